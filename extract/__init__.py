@@ -1,0 +1,1 @@
+"""Stage 1: videos in, a feature cache out."""
