@@ -25,6 +25,7 @@ class Video:
 class Dataset:
     """The videos of a data set, in a fixed order, with its folds.
 
+    root: the folder that the videos' paths start from.
     folds: fold name -> the side of each video, in the order of ``videos``.
     warnings: what differs from the official data set, a line each, with the names.
     """
@@ -40,22 +41,38 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Archive:
-    """One file to fetch: where it is, and what its bytes must be if that is known."""
+    """One file to fetch: its name, where it is, and what its bytes must be if that is known.
 
+    name: as its authors call it; the suffix says how it is packed.
+    checksum: ``sha256:`` or ``md5:`` and the hexadecimal digest; None where nobody published one.
+    """
+
+    name: str
     url: str
-    sha256: str | None = None
+    checksum: str | None = None
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before any of it is on disk; shown by ``attnact datasets``."""
+    """What is known of a data set before any of it is on disk; shown by ``attnact datasets``.
+
+    videos, classes: how many the official data set has; None where the user's own videos decide.
+    layout: how the unpacked files lie under the root.
+    """
 
     name: str
     title: str
-    videos: int
-    classes: int
+    videos: int | None
+    classes: int | None
     folds: str
     metric: str
     homepage: str
     archives: tuple[Archive, ...]
     layout: str
+
+
+def straddling_groups(videos: Sequence[Video], sides: Sequence[Split]) -> list[str]:
+    """Return the groups that have videos on both sides of a fold; a sound fold has none."""
+    train = {video.group for video, side in zip(videos, sides, strict=True) if side is Split.TRAIN}
+    test = {video.group for video, side in zip(videos, sides, strict=True) if side is Split.TEST}
+    return sorted(train & test)

@@ -1,0 +1,92 @@
+"""Where a run looks in a video, drawn over its frames; it needs both stages, so stands above."""
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from attnact.checkpoint import Checkpoint, load_checkpoint
+from attnact.errors import RunError
+from attnact.extract.video import read_frames
+from attnact.features import CHANNELS, LOCATIONS, FeatureCache
+from attnact.train import plots, runs
+from attnact.train.clips import cut_clips
+from attnact.train.config import CLIP_FRAMES
+from attnact.train.loop import fold_videos
+from attnact.vocabulary import Split
+
+SHOWN = 8  # frames of a strip, spread over the clip
+
+
+def attention_strips(run_folder: Path, paths: Sequence[str], out: Path) -> list[Path]:
+    """Draws a strip for each video, `<video>.png` in `out`, from the middle clip of the video.
+
+    Args:
+        run_folder: of a finished run.
+        paths: of videos as the cache has them; none for one test video of each class.
+        out: folder for the pictures.
+
+    Raises:
+        RunError: the cache has no such video.
+        VideoError: the video file is missing or broken.
+    """
+    run = runs.open_run(run_folder)
+    cache = run.open_cache()
+    checkpoint = load_checkpoint(run.model)
+    out.mkdir(parents=True, exist_ok=True)
+    if paths:
+        unknown = [path for path in paths if path not in cache.paths]
+        if unknown:
+            raise RunError(f"{cache.path}: holds no video {unknown[0]}; say it as the cache does")
+        videos = [cache.paths.index(path) for path in paths]
+    else:
+        videos = _one_a_class(cache, fold_videos(cache, run.config.fold, Split.TEST))
+    return [_strip(run, cache, checkpoint, video, out) for video in videos]
+
+
+def _strip(
+    run: runs.Run, cache: FeatureCache, checkpoint: Checkpoint, video: int, out: Path
+) -> Path:
+    config = run.config
+    clips = cut_clips(cache, np.array([video]), fps=config.fps, stride=1, repeats=config.repeats)
+    clip = clips[np.array([len(clips) // 2])]
+    positions = clip.positions()[0]
+    cubes = cache.read(int(positions[0]), int(positions[-1] - positions[0]) + 1)
+    X = torch.from_numpy(cubes[positions - positions[0]]).float()
+    with torch.inference_mode():
+        scores, maps = checkpoint.model(
+            X.view(1, CLIP_FRAMES, LOCATIONS, CHANNELS), torch.from_numpy(clip.mask())
+        )
+    frames_there = int(clip.frames[0])
+    steps = np.linspace(0, frames_there - 1, min(SHOWN, frames_there)).round().astype(int)
+    wanted = positions[steps] - cache.first_frames[video]
+    source = cache.root / cache.paths[video]
+    read = islice(read_frames(source), int(wanted[-1]) + 1)
+    frames = [frame for i, frame in enumerate(read) if i in set(wanted.tolist())]
+    guess = checkpoint.classes[int(_probabilities(scores, checkpoint).mean(1).argmax())]
+    title = f"{cache.paths[video]}: {_label(cache, video)}, taken for {guess}"
+    if cache.provenance["weights_are_random"] == "true":
+        title += " (features of random weights)"
+    picture = out / (cache.paths[video].replace("/", "_") + ".png")
+    names = [f"frame {i}" for i in wanted]
+    plots.plot_attention(picture, np.stack(frames), maps[0, steps].numpy(), names, title)
+    return picture
+
+
+def _probabilities(scores: torch.Tensor, checkpoint: Checkpoint) -> torch.Tensor:
+    return scores.sigmoid() if checkpoint.multi_label else scores.softmax(-1)
+
+
+def _label(cache: FeatureCache, video: int) -> str:
+    label = cache.labels[video]
+    true = np.flatnonzero(label) if cache.multi_label else [label]
+    return ", ".join(cache.classes[n] for n in true)
+
+
+def _one_a_class(cache: FeatureCache, videos: np.ndarray) -> list[int]:
+    first: dict[str, int] = {}
+    for video in videos.tolist():
+        first.setdefault(_label(cache, video), video)
+    return list(first.values())

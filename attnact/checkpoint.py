@@ -1,0 +1,94 @@
+"""The weights of a run, with all that is needed to use them; and the state to train on.
+
+Nothing here unpickles: weights are safetensors with their description as JSON beside them, and
+the training state is read by torch with `weights_only`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from attnact.errors import RunError
+from attnact.files import publish
+from attnact.model import AttentionLSTM, ModelConfig
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model and what its inputs and outputs mean.
+
+    features: the provenance of the cache it was trained on: backbone, weights, resize, ...
+    """
+
+    model: AttentionLSTM
+    classes: list[str]
+    multi_label: bool
+    features: dict[str, str]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes the model's weights and description to a safetensors file, whole."""
+    description = {
+        "model": asdict(checkpoint.model.config),
+        "classes": checkpoint.classes,
+        "multi_label": checkpoint.multi_label,
+        "features": checkpoint.features,
+    }
+    tensors = {name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()}
+    part = path.with_suffix(".part")
+    save_file(tensors, part, {"attnact": json.dumps(description)})
+    publish(part, path)
+
+
+def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
+    """The model of a run, ready to score.
+
+    Raises:
+        RunError: the file is missing, damaged, or of another program.
+    """
+    if not path.is_file():
+        raise RunError(f"{path}: no such file; has the run finished? `attnact train --resume`")
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            description = json.loads(file.metadata()["attnact"])
+            known = {field.name for field in fields(ModelConfig)}
+            shape = {key: value for key, value in description["model"].items() if key in known}
+            model = AttentionLSTM(ModelConfig(**shape)).to(device)
+            names = file.keys()
+            model.load_state_dict({name: file.get_tensor(name) for name in names})
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"{path}: not a model of attnact, or damaged ({error})") from error
+    return Checkpoint(
+        model=model.eval(),
+        classes=description["classes"],
+        multi_label=description["multi_label"],
+        features=description["features"],
+    )
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes all that training needs to go on, whole."""
+    part = path.with_suffix(".part")
+    torch.save(dict(state), part)
+    publish(part, path)
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """What `save_state` wrote; None when there is none yet.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its unzipper and unpickler meet
+        raise RunError(f"{path}: damaged; delete it and --resume starts anew") from error
+    return state

@@ -1,0 +1,224 @@
+"""The feature cache, written: shards first, by any number of processes, then the index.
+
+A shard is written under a temporary name, flushed, and renamed: a name that ends in `.h5` always
+means a whole file, whatever happened to the process or the machine. The same shard gets the same
+bytes however often its writing was interrupted.
+"""
+
+import fcntl
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import h5py
+import hdf5plugin
+import numpy as np
+import numpy.typing as npt
+
+from attnact.errors import CacheError
+from attnact.features import (
+    CUBE,
+    SCHEMA,
+    Cubes,
+    FeatureCache,
+    VideoRow,
+    index_digest,
+    open_hdf5,
+    read_rows,
+    shard_path,
+)
+from attnact.files import publish
+from attnact.vocabulary import Compression
+
+CHUNK_FRAMES = 4  # 392 KiB of float16
+
+# No shuffle filter: 84 % of these features are zero, and shuffling them makes the files larger.
+_FILTERS: dict[Compression, Mapping[str, Any]] = {
+    "zstd": hdf5plugin.Zstd(clevel=1),
+    "lz4": hdf5plugin.LZ4(),
+    "gzip": {"compression": "gzip", "compression_opts": 1},
+    "none": {},
+}
+
+
+class ShardWriter:
+    """Writes one shard, video after video; nobody sees it before `close`."""
+
+    def __init__(self, path: Path, lock: int, compression: Compression) -> None:
+        """Use `claim`, which makes sure that no other process writes the same shard."""
+        self.path, self._lock = path, lock
+        self._rows: list[VideoRow] = []
+        self._start = self._checksum = 0  # of the video being written
+        # A chunk that two videos share is filled up in the chunk cache, then compressed once.
+        self._file = h5py.File(self._part, "w", rdcc_nbytes=16 << 20)
+        self._features = self._file.create_dataset(
+            "features",
+            shape=(0, *CUBE),
+            maxshape=(None, *CUBE),
+            chunks=(CHUNK_FRAMES, *CUBE),
+            dtype=np.float16,
+            **_FILTERS[compression],
+        )
+
+    @classmethod
+    def claim(cls, path: Path, compression: Compression) -> "ShardWriter | None":
+        """A writer for the shard, or None when it is finished or in another process's hands."""
+        lock = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            # The kernel drops the lock when its process dies, however it dies.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        if path.exists():
+            _unlock(path, lock)
+            return None
+        return cls(path, lock, compression)
+
+    def append(self, cubes: Cubes) -> None:
+        """Adds the next frames' feature cubes, (n, 7, 7, 1024), of the video being written.
+
+        Raises:
+            CacheError: a feature does not fit float16, or is not a number.
+        """
+        if not np.isfinite(cubes).all():
+            raise CacheError(f"{self.path}: features overflow float16; are the weights right?")
+        end = len(self._features)
+        self._features.resize(end + len(cubes), axis=0)
+        self._features[end:] = cubes
+        self._checksum = zlib.crc32(np.ascontiguousarray(cubes).data, self._checksum)
+
+    def end_video(self, row: VideoRow) -> None:
+        """Keeps the frames appended since the last video, and counts and checks them into `row`."""
+        frames = len(self._features) - self._start
+        self._rows.append(replace(row, frames=frames, checksum=self._checksum))
+        self._start, self._checksum = len(self._features), 0
+
+    def drop_video(self, video: int, failure: str) -> None:
+        """Forgets the frames appended since the last video, and records why."""
+        self._features.resize(self._start, axis=0)
+        self._rows.append(VideoRow(video, failure=failure))
+        self._checksum = 0
+
+    def close(self) -> None:
+        """Makes the shard appear under its name, whole."""
+        _write_rows(self._file.create_group("videos"), self._rows)
+        self._file.close()
+        publish(self._part, self.path)
+        _unlock(self.path, self._lock)
+
+    def abandon(self) -> None:
+        """Leaves no trace of a shard that is not closed; another process may claim it."""
+        if not self._file:
+            return
+        self._file.close()
+        self._part.unlink(missing_ok=True)
+        _unlock(self.path, self._lock)
+
+    @property
+    def _part(self) -> Path:
+        return self.path.with_suffix(".part")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The videos of an extraction, in its order, failed ones included.
+
+    paths: relative to `root`, with forward slashes.
+    labels: (videos,) class indices, or (videos, N) rows of 0 and 1 for a multi-label data set.
+    folds: fold name -> (videos,) values of `Split`.
+    """
+
+    name: str
+    root: Path
+    classes: Sequence[str]
+    paths: Sequence[str]
+    labels: npt.NDArray[np.int64]
+    groups: Sequence[str]
+    folds: Mapping[str, npt.NDArray[np.int8]]
+
+
+def write_index(
+    cache: Path, shards: int, listing: Listing, provenance: Mapping[str, str]
+) -> FeatureCache:
+    """Writes `<name>.h5` over finished shards, and opens it.
+
+    Raises:
+        CacheError: a shard is missing or broken.
+    """
+    rows: list[VideoRow] = []
+    shard_frames: list[int] = []
+    for shard in range(shards):
+        with open_hdf5(shard_path(cache, shard)) as file:
+            rows += read_rows(file["videos"])
+            shard_frames.append(len(file["features"]))
+    part = cache.with_suffix(f".{os.getpid()}.part")
+    with h5py.File(part, "w") as file:
+        file.attrs.update(schema=SCHEMA, name=listing.name, root=str(listing.root))
+        file.create_group("provenance").attrs.update(provenance)
+        file["classes"] = _text(listing.classes)
+        file["shard_frames"] = np.array(shard_frames, np.int64)
+        _write_videos(file, [row for row in rows if not row.failure], listing)
+        _write_failures(file, [row for row in rows if row.failure], listing)
+        file.create_virtual_dataset("features", _virtual_layout(cache, shard_frames))
+        file.attrs["digest"] = index_digest(file)
+    publish(part, cache)
+    return FeatureCache(cache)
+
+
+def _write_videos(file: Any, rows: Sequence[VideoRow], listing: Listing) -> None:
+    order = [row.video for row in rows]
+    videos = file.create_group("videos")
+    _write_rows(videos, rows)
+    videos["path"] = _text([listing.paths[i] for i in order])
+    videos["name"] = _text([PurePosixPath(listing.paths[i]).stem for i in order])
+    videos["group"] = _text([listing.groups[i] for i in order])
+    videos["first_frame"] = np.cumsum([0, *(row.frames for row in rows)])[:-1]
+    videos["label"] = listing.labels[order]
+    folds = file.create_group("folds", track_order=True)
+    for fold, sides in listing.folds.items():
+        folds[fold] = sides[order]
+
+
+def _write_failures(file: Any, rows: Sequence[VideoRow], listing: Listing) -> None:
+    failures = file.create_group("failures")
+    failures["path"] = _text([listing.paths[row.video] for row in rows])
+    failures["reason"] = _text([row.failure for row in rows])
+
+
+def _write_rows(group: Any, rows: Sequence[VideoRow]) -> None:
+    for field in fields(VideoRow):
+        column = [getattr(row, field.name) for row in rows]
+        if field.type is str:
+            group[field.name] = _text(column)
+        else:
+            group[field.name] = np.array(column, np.float64 if field.type is float else np.int64)
+
+
+def _virtual_layout(cache: Path, shard_frames: Sequence[int]) -> Any:
+    """`features` over the shards, whose names are relative: the cache may move with its shards."""
+    layout = h5py.VirtualLayout((sum(shard_frames), *CUBE), np.float16)
+    start = 0
+    for shard, frames in enumerate(shard_frames):
+        if frames:
+            name = str(shard_path(cache, shard).relative_to(cache.parent))
+            source = h5py.VirtualSource(name, "features", (frames, *CUBE), np.float16)
+            layout[start : start + frames] = source
+        start += frames
+    return layout
+
+
+def _text(values: Sequence[str]) -> Any:
+    return np.array(values, h5py.string_dtype())
+
+
+def _lock_path(shard: Path) -> Path:
+    return shard.with_suffix(".lock")
+
+
+def _unlock(shard: Path, lock: int) -> None:
+    _lock_path(shard).unlink(missing_ok=True)
+    os.close(lock)

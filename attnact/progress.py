@@ -1,0 +1,115 @@
+"""One live line on stderr for whatever takes more than two seconds."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.text import Text
+
+QUIET_LINE = 30.0  # seconds between lines where nothing can be animated: a file, a pipe, CI
+
+Advance = Callable[[float, str], None]  # (how much more is done, a note on it)
+
+
+@contextmanager
+def progress(what: str, total: float, unit: str) -> Iterator[Advance]:
+    """Shows how far `what` has come; gives a function to call with each advance."""
+    if sys.stderr.isatty():
+        with _live(what, total, unit) as advance:
+            yield advance
+    else:
+        yield _lines(what, total, unit)
+
+
+@contextmanager
+def _live(what: str, total: float, unit: str) -> Iterator[Advance]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
+        _Rate(unit),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total, note="")
+        yield lambda more, note: bar.update(task, advance=more, note=note)
+
+
+def _lines(what: str, total: float, unit: str) -> Advance:
+    start = shown = time.monotonic()
+    done = 0.0
+
+    def advance(more: float, note: str) -> None:
+        nonlocal done, shown
+        done += more
+        now = time.monotonic()
+        if now - shown < QUIET_LINE:
+            return
+        shown = now
+        rate = done / (now - start)
+        left = timedelta(seconds=round(max(0.0, total - done) / rate)) if rate else "?"
+        text = f"{what}: {done:,.0f}/{total:,.0f} {unit}, {rate:,.3g} {unit}/s, {left} left"
+        print(f"{text}, {note}" if note else text, file=sys.stderr, flush=True)
+
+    return advance
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.3g} {self._unit}/s" if task.speed else "")
+
+
+@contextmanager
+def transfers() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Shows what is being fetched; gives a function to call with (what, bytes done, all bytes)."""
+    if not sys.stderr.isatty():
+        yield _transfer_lines()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def report(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield report
+
+
+def _transfer_lines() -> Callable[[str, int, int | None], None]:
+    shown: dict[str, float] = {}
+
+    def report(what: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if now - shown.get(what, -QUIET_LINE) < QUIET_LINE:
+            return
+        shown[what] = now
+        of = f" of {total / 1e6:,.0f}" if total else ""
+        print(f"{what}: {done / 1e6:,.0f}{of} MB", file=sys.stderr, flush=True)
+
+    return report

@@ -1,0 +1,29 @@
+"""The words between which a user chooses; each is explained where it is used."""
+
+from enum import IntEnum
+from typing import Literal, get_args
+
+DatasetName = Literal["ucf11", "hmdb51", "hollywood2", "folder"]
+BackboneName = Literal["googlenet", "bvlc_googlenet"]
+Resize = Literal["squash", "crop"]
+Decoder = Literal["pyav", "decord"]
+Compression = Literal["zstd", "lz4", "gzip", "none"]
+
+Recipe = Literal["paper", "released"]
+AttentionForm = Literal["location", "context"]
+PenaltyForm = Literal["sum", "mean"]
+DropoutForm = Literal["paper", "released"]
+Repeats = Literal["masked", "kept"]
+Vote = Literal["mean", "majority"]
+Place = Literal["auto", "device", "host", "disk"]
+
+DATASETS: tuple[DatasetName, ...] = get_args(DatasetName)
+PLACES: tuple[Place, ...] = get_args(Place)
+
+
+class Split(IntEnum):
+    """The side of a fold on which a video stands, with HMDB-51's own tags as values."""
+
+    UNUSED = 0
+    TRAIN = 1
+    TEST = 2

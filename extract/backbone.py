@@ -1,0 +1,183 @@
+"""The backbones: frames in, feature cubes out.
+
+Both are GoogLeNets cut after inception 5b, whose output is 7×7 locations of 1024 channels:
+`googlenet` is torchvision's, `bvlc_googlenet` is Caffe's, which the paper used.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from attnact.extract.bvlc_googlenet import BVLCGoogLeNet, to_caffe
+from attnact.extract.googlenet import (
+    fold_batch_norms,
+    googlenet_trunk,
+    random_googlenet,
+    to_torchvision,
+)
+from attnact.extract.weights import (
+    PUBLISHED,
+    digest,
+    fetch_published,
+    fit,
+    published_file,
+    read_weights,
+)
+from attnact.files import publish
+
+FRAME = (224, 224, 3)  # rows, columns, RGB
+
+# On a CPU the frames of a batch pass through the network so many at a time. Every activation then
+# stays below the 32 MiB from which on glibc asks the system for fresh pages each time: a batch of
+# 32 in one go is a fifth slower.
+FRAMES_AT_ONCE = 8
+
+RANDOM = "random"  # in place of a file: weights drawn from a seed
+RANDOM_NOTE = "attnact.random"  # where the metadata of a saved file of such weights says so
+
+
+class Network(NamedTuple):
+    """What makes a backbone differ from the other."""
+
+    build: Callable[[], nn.Module]  # makes it, its tensors on the meta device
+    prepare: Callable[[Tensor], Tensor]  # RGB 0-255 (B, 3, 224, 224) → its input
+    spare: tuple[str, ...]  # how the names of tensors start that files hold and it does not need
+
+
+NETWORKS = {
+    "googlenet": Network(googlenet_trunk, to_torchvision, ("aux1.", "aux2.", "fc.")),
+    "bvlc_googlenet": Network(BVLCGoogLeNet, to_caffe, ("loss1/", "loss2/", "loss3/")),
+}
+BACKBONES = tuple(NETWORKS)
+
+
+class Backbone:
+    """A network with its weights, ready to run; `load_backbone` makes one.
+
+    name       one of BACKBONES
+    weights    which weights these are, for people
+    is_random  whether they were never trained
+    digest     SHA-256 of their names, shapes and bytes, in hex
+    device     where the network runs and its feature cubes come to lie
+    """
+
+    def __init__(
+        self,
+        name: str,
+        state: dict[str, Tensor],
+        weights: str,
+        is_random: bool,
+        device: str | torch.device,
+    ) -> None:
+        self.name = name
+        self.weights = weights
+        self.is_random = is_random
+        self.digest = digest(state)
+        self.device = torch.device(device)
+        self._state = state
+        self._prepare = NETWORKS[name].prepare
+        network = NETWORKS[name].build()
+        network.load_state_dict(state, assign=True)
+        network.eval().requires_grad_(False)
+        fold_batch_norms(network)  # Caffe's network has none
+        network.to(self.device)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = network
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """Turn frames into feature cubes.
+
+        frames: uint8 RGB, (B, 224, 224, 3), on any device. Returns the output of inception 5b
+        after ReLU, float32 (B, 7, 7, 1024), on the backbone's device: what the shape legend calls
+        location row · 7 + column is [row, column]. Raises ValueError for anything but such frames.
+        """
+        _check(frames)
+        frames = frames.to(self.device)
+        parts = torch.split(frames, FRAMES_AT_ONCE) if self.device.type == "cpu" else (frames,)
+        with torch.inference_mode(), _full_float32():
+            return torch.cat([self._run(part) for part in parts])
+
+    def _run(self, frames: Tensor) -> Tensor:
+        features: Tensor = self._network(self._prepare(_pixels(frames)))
+        return features.permute(0, 2, 3, 1).contiguous()
+
+    def save(self, path: Path) -> None:
+        """Write the weights to a .safetensors file, for `load_backbone` to read again.
+
+        Random weights stay marked as random in it.
+        """
+        note = {RANDOM_NOTE: self.weights} if self.is_random else None
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        safetensors.torch.save_file(self._state, part, metadata=note)
+        publish(part, path)
+
+
+def load_backbone(
+    name: str,
+    weights: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    calibration: Tensor | None = None,
+    seed: int = 0,
+) -> Backbone:
+    """Load a backbone with its published weights, those of a file, or random ones.
+
+    weights: None fetches the published ones on first use (into torch.hub's folder); a path is a
+    .safetensors, .pth or .pt file with the names of torchvision or Caffe, or a .caffemodel; and
+    "random", for `googlenet` alone and for tests and demonstrations, draws them from `seed` and
+    calibrates the batch norms on `calibration`, a few dozen frames, uint8 RGB (n, 224, 224, 3).
+
+    Raises ValueError for arguments that do not fit together and WeightsError for weights that
+    cannot be fetched or read, or are another network's.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"there is no backbone {name!r}: choose one of {', '.join(BACKBONES)}")
+    if weights == RANDOM:
+        if name != "googlenet" or calibration is None or len(calibration) == 0:
+            raise ValueError("random weights are for googlenet and need frames to calibrate on")
+        _check(calibration)
+        state = random_googlenet(_pixels(calibration.cpu()), seed)
+        text = f"random (seed {seed}), batch norms calibrated on {len(calibration)} frames"
+        return Backbone(name, state, text, True, device)
+    path = fetch_published(name) if weights is None else Path(weights)
+    network = NETWORKS[name]
+    state = fit(read_weights(path), network.build(), network.spare, path)
+    note = _random_note(path)
+    text = note or (PUBLISHED[name].label if weights is None else path.name)
+    return Backbone(name, state, text, note is not None, device)
+
+
+def weights_at_hand(name: str) -> bool:
+    """Say whether the published weights of the backbone have been fetched already."""
+    return published_file(name).is_file()
+
+
+def _check(frames: Tensor) -> None:
+    if frames.dtype != torch.uint8 or frames.dim() != 4 or frames.shape[1:] != FRAME:
+        given = f"{frames.dtype} {tuple(frames.shape)}"
+        raise ValueError(f"a backbone takes frames of torch.uint8 (B, 224, 224, 3), not {given}")
+
+
+def _pixels(frames: Tensor) -> Tensor:
+    # Frames seen as (B, 3, 224, 224) lie in memory just as channels_last wants them. So does all
+    # that comes of them, up to the cubes: nothing is ever rearranged.
+    return frames.permute(0, 3, 1, 2).float()
+
+
+def _random_note(path: Path) -> str | None:
+    if path.suffix != ".safetensors":
+        return None
+    with safetensors.safe_open(path, framework="pt") as file:
+        return (file.metadata() or {}).get(RANDOM_NOTE)
+
+
+def _full_float32() -> AbstractContextManager[None]:
+    # A recent GPU would convolve in TF32 unless told not to, with the precision of a float16: too
+    # little to agree with Caffe. The same frames shall give the same bits again, too.
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)

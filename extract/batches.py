@@ -1,0 +1,151 @@
+"""Videos to batches of frames: a thread and a decoder process for each shard under way.
+
+A reader fills batches from the videos of one shard, across their borders. So the batches of a
+shard are always the same, and so are its bytes, whatever else ran, was killed, or failed.
+"""
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from attnact.extract.decoding import Ended, Event, Failed, Frames, decode
+from attnact.extract.plan import Plan
+from attnact.extract.video import FRAME_SIDE, Frame
+from attnact.feature_writer import ShardWriter
+from attnact.features import shard_path
+
+
+@dataclass
+class Batch:
+    """Frames of one shard for one forward pass, (batch, 224, 224, 3); the last is zero-padded.
+
+    events: (video, n frames | Ended | Failed), in the order in which they came.
+    """
+
+    frames: Frame
+    filled: int = 0
+    events: list[tuple[int, int | Ended | Failed]] = field(default_factory=list)
+    last: bool = False
+
+
+def batches(
+    videos: Sequence[int], events: Iterable[tuple[int, Event]], size: int
+) -> Iterator[Batch]:
+    """The frames of some videos in batches of `size`; the last one says so and may be empty.
+
+    events: (position in `videos`, event), as `decode` yields them.
+    """
+    batch = _empty_batch(size)
+    for position, event in events:
+        video = videos[position]
+        if not isinstance(event, Frames):
+            batch.events.append((video, event))
+            continue
+        frames = event.frames
+        while len(frames):
+            taken = min(len(frames), size - batch.filled)
+            batch.frames[batch.filled : batch.filled + taken] = frames[:taken]
+            batch.events.append((video, taken))
+            batch.filled += taken
+            frames = frames[taken:]
+            if batch.filled == size:
+                yield batch
+                batch = _empty_batch(size)
+    batch.frames[batch.filled :] = 0
+    batch.last = True
+    yield batch
+
+
+def _empty_batch(size: int) -> Batch:
+    return Batch(np.empty((size, FRAME_SIDE, FRAME_SIDE, 3), np.uint8))
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the readers of one extraction share.
+
+    size: frames of a batch.
+    decoders: shards that are read at the same time.
+    time_limit: seconds without a frame after which a file is given up.
+    """
+
+    plan: Plan
+    cache: Path
+    root: Path
+    size: int
+    decoders: int
+    time_limit: float
+
+
+class Readers:
+    """Threads that each turn one shard after another into batches; iterate for the batches."""
+
+    def __init__(self, job: Job, shards: Sequence[int]) -> None:
+        self._job = job
+        self._shards = iter(shards)
+        self._next_shard = threading.Lock()
+        self._writers: list[ShardWriter] = []
+        self._stop = threading.Event()
+        count = min(job.decoders, len(shards))
+        self._batches: queue.Queue[tuple[ShardWriter, Batch] | Exception | None]
+        self._batches = queue.Queue(count + 1)
+        self._threads = [threading.Thread(target=self._read, daemon=True) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def __iter__(self) -> Iterator[tuple[ShardWriter, Batch]]:
+        running = len(self._threads)
+        while running:
+            item = self._batches.get()
+            if item is None:
+                running -= 1
+            elif isinstance(item, Exception):
+                raise item
+            else:
+                yield item
+
+    def close(self) -> None:
+        """Stops the threads and their decoders; shards that are not whole leave no trace."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(2)  # one that waits for a hanging file dies with this process
+        for writer in self._writers:
+            writer.abandon()
+
+    def _read(self) -> None:
+        try:
+            while (shard := self._take()) is not None and not self._stop.is_set():
+                path = shard_path(self._job.cache, shard)
+                writer = ShardWriter.claim(path, self._job.plan.settings.compression)
+                if writer is not None:
+                    self._writers.append(writer)
+                    self._read_shard(writer, self._job.plan.shard(shard))
+        except Exception as error:
+            self._put(error)
+        self._put(None)
+
+    def _read_shard(self, writer: ShardWriter, videos: range) -> None:
+        job = self._job
+        paths = [job.root / job.plan.paths[video] for video in videos]
+        settings = job.plan.settings
+        events = decode(paths, settings.decoder, settings.resize, job.time_limit)
+        for batch in batches(videos, events, job.size):
+            if not self._put((writer, batch)):
+                return
+
+    def _take(self) -> int | None:
+        with self._next_shard:
+            return next(self._shards, None)
+
+    def _put(self, item: tuple[ShardWriter, Batch] | Exception | None) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._batches.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False

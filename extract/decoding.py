@@ -1,0 +1,159 @@
+"""Decoding in a process of its own, so that a file which hangs or crashes a decoder costs a file.
+
+`decode` runs in the parent, one thread a decoder process, and yields what happens to each file in
+turn. The child reads ahead of the network only as far as the pipe holds; whoever reads `decode`
+decides how far to read ahead.
+"""
+
+import ctypes
+import multiprocessing
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attnact.errors import VideoError
+from attnact.extract.video import (
+    FRAME_SIDE,
+    Frame,
+    VideoInfo,
+    decord_reads,
+    probe,
+    read_frames,
+    resize,
+)
+from attnact.vocabulary import Decoder, Resize
+
+BLOCK = 16  # frames sent at once
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The next frames of a file, (n, 224, 224, 3) uint8 RGB."""
+
+    frames: Frame
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The file is read to its end; every one of its frames came before this."""
+
+    info: VideoInfo
+    decoder: Decoder
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The file is given up, and the frames that came of it are to be forgotten."""
+
+    reason: str
+
+
+Event = Frames | Ended | Failed
+
+
+def decode(
+    paths: Sequence[Path], decoder: Decoder, how: Resize, time_limit: float
+) -> Iterator[tuple[int, Event]]:
+    """What happens to each file, as (position in `paths`, event), one file after the other.
+
+    A file that gives nothing for `time_limit` seconds, or that crashes the decoder, fails like one
+    that does not decode, and the next is read by a new process.
+    """
+    work = [("decode", path, decoder, how) for path in paths]
+    yield from _answers(work, time_limit)
+
+
+def probe_all(paths: Sequence[Path], time_limit: float) -> Iterator[VideoInfo | Failed]:
+    """The header of each file, in order, read under the same protection as `decode`."""
+    for _, answer in _answers([("probe", path) for path in paths], time_limit):
+        yield answer
+
+
+def _answers(work: Sequence[tuple[Any, ...]], time_limit: float) -> Iterator[tuple[int, Any]]:
+    """The child's answers to each piece of work; a new child after each one that had to die."""
+    done = 0
+    while done < len(work):
+        process, connection = _start(work[done:])
+        try:
+            while done < len(work):
+                answer = _receive(process, connection, time_limit)
+                yield done, answer
+                if not isinstance(answer, Frames):
+                    done += 1
+                if not process.is_alive() and isinstance(answer, Failed):
+                    break
+        finally:
+            process.kill()
+            process.join()
+            connection.close()
+
+
+def _start(work: Sequence[tuple[Any, ...]]) -> tuple[multiprocessing.process.BaseProcess, Any]:
+    # spawn: a forked child would hold copies of CUDA, threads and open HDF5 files.
+    context = multiprocessing.get_context("spawn")
+    connection, childs_end = context.Pipe(duplex=False)
+    process = context.Process(target=_serve, args=(childs_end, list(work)), daemon=True)
+    process.start()
+    childs_end.close()  # so that the child's death reads as the end of the pipe
+    return process, connection
+
+
+def _receive(process: Any, connection: Any, time_limit: float) -> Any:
+    """The next answer; a `Failed` made here when the child hangs or dies."""
+    try:
+        if not connection.poll(time_limit):
+            process.kill()
+            process.join()
+            return Failed(f"no frame in {time_limit:g} s (the time limit)")
+        answer = connection.recv()
+        if isinstance(answer, int):  # a count of frames; their bytes follow
+            pixels = np.frombuffer(connection.recv_bytes(), np.uint8)
+            return Frames(pixels.reshape(answer, FRAME_SIDE, FRAME_SIDE, 3))
+        return answer
+    except (EOFError, OSError):
+        process.join()
+        return Failed(f"the decoder crashed (exit code {process.exitcode})")
+
+
+def _serve(connection: "Connection[Any, Any]", work: Sequence[tuple[Any, ...]]) -> None:
+    """The child: does the work in order and sends the answers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    if sys.platform == "linux":
+        die_with_parent = 1  # PR_SET_PDEATHSIG, or a decoder that hangs would outlive us
+        ctypes.CDLL(None).prctl(die_with_parent, signal.SIGKILL)
+    for kind, *arguments in work:
+        try:
+            connection.send(probe(*arguments) if kind == "probe" else _send(connection, *arguments))
+        except VideoError as error:
+            connection.send(Failed(str(error)))
+        except (BrokenPipeError, KeyboardInterrupt):
+            return  # the parent wants no more
+        except Exception as error:
+            connection.send(Failed(f"{arguments[0].name}: {type(error).__name__}: {error}"))
+
+
+def _send(connection: "Connection[Any, Any]", path: Path, decoder: Decoder, how: Resize) -> Ended:
+    """Sends the frames of one file, resized, a block at a time."""
+    used: Decoder = "decord" if decoder == "decord" and decord_reads(path) else "pyav"
+    block = np.empty((BLOCK, FRAME_SIDE, FRAME_SIDE, 3), np.uint8)
+    filled = 0
+    for frame in read_frames(path, used):
+        block[filled] = resize(frame, how)
+        filled += 1
+        if filled == BLOCK:
+            _send_block(connection, block)
+            filled = 0
+    if filled:
+        _send_block(connection, block[:filled])
+    return Ended(probe(path), used)
+
+
+def _send_block(connection: "Connection[Any, Any]", block: Frame) -> None:
+    connection.send(len(block))
+    connection.send_bytes(block.data.cast("B"))

@@ -1,0 +1,151 @@
+"""What an extraction will do, decided once and kept beside its shards.
+
+Every process that works on a cache, at the same time or after a kill, follows the same plan: which
+videos go into which shard, and with which settings. So the shards come out the same.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from attnact.errors import CacheError
+from attnact.features import shard_path
+from attnact.vocabulary import BackboneName, Compression, Decoder, Resize
+
+# A shard is what a kill may cost: about a minute of a two-core CPU, a second of a large GPU.
+SHARD_FRAMES = 2048
+
+# Measured on clips of 224×224 frames with Caffe's weights; enough to refuse a disk that is full.
+KIB_PER_FRAME: dict[Compression, float] = {"zstd": 24, "lz4": 35, "gzip": 23, "none": 98}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the features depend on; one cache never mixes two of these."""
+
+    backbone: BackboneName
+    weights: str
+    weights_digest: str
+    resize: Resize
+    decoder: Decoder
+    compression: Compression
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The videos in their order, and where each shard begins.
+
+    frames: what the headers promise for each video; 0 where unknown.
+    starts: the first video of each shard.
+    date, command: when and how the extraction was begun.
+    """
+
+    settings: Settings
+    paths: tuple[str, ...]
+    frames: tuple[int, ...]
+    starts: tuple[int, ...]
+    date: str
+    command: str
+
+    def shard(self, shard: int) -> range:
+        """The videos of one shard."""
+        ends = (*self.starts[1:], len(self.paths))
+        return range(self.starts[shard], ends[shard])
+
+    def missing(self, cache: Path) -> list[int]:
+        """The shards that are not yet on disk."""
+        return [i for i in range(len(self.starts)) if not shard_path(cache, i).exists()]
+
+    def frames_in(self, shards: Sequence[int]) -> int:
+        """Frames promised for these shards."""
+        return sum(self.frames[video] for shard in shards for video in self.shard(shard))
+
+    def bytes_in(self, shards: Sequence[int]) -> int:
+        """About the disk space that these shards will take."""
+        return int(self.frames_in(shards) * KIB_PER_FRAME[self.settings.compression] * 1024)
+
+
+def divide(frames: Sequence[int]) -> tuple[int, ...]:
+    """The first video of each shard, so that a shard has about `SHARD_FRAMES` frames."""
+    starts, filled = [0], 0
+    for video, count in enumerate(frames):
+        if filled and filled + count > SHARD_FRAMES:
+            starts.append(video)
+            filled = 0
+        filled += count
+    return tuple(starts)
+
+
+def plan_path(cache: Path) -> Path:
+    """Where the plan of a cache lies."""
+    return shard_path(cache, 0).with_name("plan.json")
+
+
+def read_plan(cache: Path) -> Plan | None:
+    """The plan of a cache that was begun; None when it was not.
+
+    Raises:
+        CacheError: the plan cannot be read.
+    """
+    path = plan_path(cache)
+    try:
+        text = path.read_text(encoding="utf-8")
+        plan = json.loads(text)
+        return Plan(
+            settings=Settings(**plan["settings"]),
+            paths=tuple(plan["paths"]),
+            frames=tuple(map(int, plan["frames"])),
+            starts=tuple(map(int, plan["starts"])),
+            date=str(plan["date"]),
+            command=str(plan["command"]),
+        )
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CacheError(f"{path}: damaged; delete the folder {path.parent}") from error
+
+
+def keep_plan(cache: Path, plan: Plan) -> Plan:
+    """Writes the plan, unless another process was first: then its plan is the one to follow.
+
+    Raises:
+        CacheError: the cache was begun with other settings or other videos.
+    """
+    path = plan_path(cache)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(asdict(plan), indent=1), encoding="utf-8")
+    try:
+        os.link(part, path)  # unlike a rename, never replaces
+    except FileExistsError:
+        kept = read_plan(cache)
+        assert kept is not None
+        check_same(cache, kept, plan.settings, plan.paths)
+        return kept
+    finally:
+        part.unlink()
+    return plan
+
+
+def check_same(cache: Path, plan: Plan, settings: Settings, paths: Sequence[str]) -> None:
+    """Holds what is asked for against what the cache was begun with.
+
+    Raises:
+        CacheError: they differ.
+    """
+    way_out = f"delete {cache} and {plan_path(cache).parent}, or choose another --out"
+    begun, asked = asdict(plan.settings), asdict(settings)
+    for name in begun:
+        if begun[name] != asked[name]:
+            raise CacheError(
+                f"{cache}: begun with {name} {begun[name]}, now asked for {asked[name]}; {way_out}"
+            )
+    if plan.paths != tuple(paths):
+        gone, new = set(plan.paths) - set(paths), set(paths) - set(plan.paths)
+        example = next(iter(sorted(gone | new)), "their order")
+        raise CacheError(
+            f"{cache}: begun with other videos ({len(gone)} gone, {len(new)} new, such as "
+            f"{example}); {way_out}"
+        )

@@ -1,0 +1,169 @@
+"""A video file to its frames: every one, in presentation order, once.
+
+Files are read from the first packet to the last and never seek: decoders that seek return wrong
+frames without a word. PyAV (FFmpeg's libraries) is right on every container tried and is the
+faster one a core, so it is the default. decord is offered where it is right; see `decord_reads`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
+from PIL import Image
+
+from attnact.errors import VideoError
+from attnact.vocabulary import Decoder, Resize
+
+FRAME_SIDE = 224  # pixels, the side of the frame that GoogLeNet sees
+Frame = npt.NDArray[np.uint8]  # (height, width, 3), RGB
+
+# A file is truncated when it decodes to less than this share of the frames its header promises.
+# Sound files differ by a frame or two: encoders count the delay of their B-frames.
+WHOLE = 0.9
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file's header says of its video; frames are counted by decoding, never from here."""
+
+    width: int
+    height: int
+    frame_rate: float  # frames a second, averaged over the file; 0 where the header has none
+    declared_frames: int  # 0 where the header has neither a count nor a duration
+
+
+def probe(path: Path) -> VideoInfo:
+    """What the header of the file says, without decoding a frame.
+
+    Raises:
+        VideoError: the file has no video that can be opened.
+    """
+    with _opened(path) as (container, stream):
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        if stream.duration and stream.time_base:
+            seconds = float(stream.duration * stream.time_base)
+        else:
+            seconds = (container.duration or 0) / av.time_base
+        # The duration knows of edit lists, which hide frames that the count still counts. AVI has
+        # none, and FFmpeg shortens the duration of a truncated one, so there the count is asked.
+        declared = stream.frames if "avi" in container.format.name else round(seconds * rate)
+        return VideoInfo(stream.width, stream.height, rate, declared or stream.frames)
+
+
+def read_frames(path: Path, decoder: Decoder = "pyav") -> Iterator[Frame]:
+    """Every frame of the file, in presentation order, turned upright as players show it.
+
+    Raises:
+        VideoError: nothing decodes, or less than nine tenths of what the header promises.
+    """
+    declared = probe(path).declared_frames
+    count = 0
+    for frame in _read_decord(path) if decoder == "decord" else _read_pyav(path):
+        yield frame
+        count += 1
+    if count == 0:
+        raise VideoError(f"{path.name}: no frame decodes")
+    if count < WHOLE * declared and declared - count > 2:
+        raise VideoError(f"{path.name}: truncated, {count} of {declared} frames decode")
+
+
+def resize(frame: Frame, how: Resize) -> Frame:
+    """The 224×224 frame that the backbone sees, by antialiased bilinear sampling.
+
+    `squash` is the paper's "resized to 224×224"; `crop`, the authors' later word on their issue
+    tracker, resizes to 256×256 and keeps the centre. Neither keeps the aspect ratio.
+    """
+    image = Image.fromarray(frame)
+    if how == "squash":
+        image = image.resize((FRAME_SIDE, FRAME_SIDE), Image.Resampling.BILINEAR)
+    else:
+        margin = (256 - FRAME_SIDE) // 2
+        image = image.resize((256, 256), Image.Resampling.BILINEAR)
+        image = image.crop((margin, margin, margin + FRAME_SIDE, margin + FRAME_SIDE))
+    return np.asarray(image)
+
+
+def decord_reads(path: Path) -> bool:
+    """Whether decord 0.6 gives the right frames of this file when read in order.
+
+    Seen against FFmpeg: it repeats the last frame of AVI files with B-frames, loses the first
+    frames of MPEG program and transport streams, shows frames that an edit list hides, and counts
+    packets that hold no frame. What is left is AVI without B-frames and MP4 without edits, each
+    with one packet for every frame that the header promises.
+    """
+    with _opened(path) as (container, stream):
+        if "avi" in container.format.name:
+            if stream.codec_context.has_b_frames:
+                return False
+        elif "mp4" not in container.format.name:
+            return False
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        if len(packets) != stream.frames or any(packet.is_discard for packet in packets):
+            return False
+    first = next(_decoded(path), None)
+    return first is not None and first.rotation == 0
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The container and its video stream, closed at the end; FFmpeg's errors as VideoError."""
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except OSError as error:  # av.FFmpegError for broken files is an OSError or a ValueError
+        raise VideoError(f"{path.name}: cannot be opened ({_reason(error)})") from error
+    except ValueError as error:
+        raise VideoError(f"{path.name}: not a video that FFmpeg knows") from error
+    with container:
+        stream: Any = container.streams.best("video")
+        if stream is None or stream.disposition & Disposition.attached_pic:
+            raise VideoError(f"{path.name}: holds no video stream")
+        stream.thread_type = "NONE"  # many files at once, one core each
+        yield container, stream
+
+
+def _decoded(path: Path) -> Iterator[av.VideoFrame]:
+    """PyAV's frames. A packet that does not decode is skipped, as the ffmpeg program does."""
+    with _opened(path) as (container, stream):
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError:  # the file ends in mid-packet
+                packet = None
+            if packet is None:
+                return
+            try:
+                yield from packet.decode()
+            except av.FFmpegError:
+                continue
+
+
+def _read_pyav(path: Path) -> Iterator[Frame]:
+    reformatter = VideoReformatter()  # kept for the whole file: a new one a frame costs two thirds
+    for frame in _decoded(path):
+        rgb = np.asarray(reformatter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
+        yield np.rot90(rgb, frame.rotation // 90) if frame.rotation else rgb
+
+
+def _read_decord(path: Path) -> Iterator[Frame]:
+    import torch  # noqa: F401  # before decord: in the other order its libraries clash
+    from decord import DECORDError, VideoReader
+
+    chunk = 16  # frames; contiguous batches from frame 0 never make decord seek
+    try:
+        reader = VideoReader(str(path), num_threads=1)
+        for start in range(0, len(reader), chunk):
+            yield from reader.get_batch(range(start, min(start + chunk, len(reader)))).asnumpy()
+    except DECORDError as error:
+        raise VideoError(f"{path.name}: decord gives up; try --decoder pyav") from error
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__

@@ -1,0 +1,76 @@
+"""Videos cut into clips of 30 frames; a clip is a row of numbers until its features are read."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from attnact.features import FeatureCache
+from attnact.train.config import CLIP_FRAMES
+from attnact.vocabulary import Repeats
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips of some videos of a cache, in the videos' order; one entry a clip.
+
+    video: the position of the clip's video in the cache.
+    first: the clip's first frame, as a position in the cache's `features`.
+    step: cached frames from one frame of the clip to the next.
+    frames: distinct frames; fewer than T in a short video, whose last frame is repeated.
+    valid: steps that count in loss and score: `frames`, or T where repeats are kept.
+    """
+
+    video: Ints
+    first: Ints
+    step: Ints
+    frames: Ints
+    valid: Ints
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def __getitem__(self, chosen: Ints) -> "Clips":
+        """The clips at these positions, in this order."""
+        return Clips(
+            self.video[chosen],
+            self.first[chosen],
+            self.step[chosen],
+            self.frames[chosen],
+            self.valid[chosen],
+        )
+
+    def positions(self) -> Ints:
+        """The position in the cache's `features` of every frame of every clip, (clips, T)."""
+        t = np.minimum(np.arange(CLIP_FRAMES), self.frames[:, None] - 1)
+        return self.first[:, None] + self.step[:, None] * t
+
+    def mask(self) -> npt.NDArray[np.float32]:
+        """1 for each step that counts, (clips, T)."""
+        return (np.arange(CLIP_FRAMES) < self.valid[:, None]).astype(np.float32)
+
+
+def cut_clips(
+    cache: FeatureCache, videos: Ints, *, fps: float, stride: int, repeats: Repeats
+) -> Clips:
+    """The clips of these videos: one from every `stride`-th frame on which a whole clip fits.
+
+    A video with fewer than 30 frames at this frame rate gives one clip. The frame rate of a video
+    whose file does not tell it is taken to be 30.
+    """
+    rows = []
+    for video in videos.tolist():
+        count, rate = cache.rows[video].frames, cache.rows[video].frame_rate or 30.0
+        step = max(1, round(rate / fps))
+        last_start = count - 1 - (CLIP_FRAMES - 1) * step
+        starts = np.arange(0, max(0, last_start) + 1, stride)
+        frames = min(CLIP_FRAMES, (count - 1) // step + 1)
+        row = np.empty((len(starts), 4), np.int64)
+        row[:] = video, 0, step, frames
+        row[:, 1] = cache.first_frames[video] + starts
+        rows.append(row)
+    video, first, step, frames = np.concatenate(rows).T if rows else np.empty((4, 0), np.int64)
+    valid = frames if repeats == "masked" else np.full_like(frames, CLIP_FRAMES)
+    return Clips(video, first, step, frames, valid)

@@ -1,0 +1,115 @@
+"""Every choice of a training run, written once: the command line and the files come from here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any
+
+from attnact.errors import RunError
+from attnact.vocabulary import AttentionForm, DropoutForm, PenaltyForm, Recipe, Repeats, Vote
+
+if TYPE_CHECKING:
+    from attnact.features import FeatureCache
+
+CLIP_FRAMES = 30  # T; the paper's blocks
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a run does; `resolve` fills in what the recipe and the data set decide.
+
+    The words beside each type are the help of the command line's option of that name.
+    """
+
+    recipe: Annotated[Recipe, "Where every choice not made here comes from."] = "paper"
+    fold: Annotated[str, "Fold to train and test on; the cache's first if not given."] = ""
+    seed: Annotated[int, "Of the initial weights, the dropout and the order of the clips."] = 0
+    attention: Annotated[AttentionForm, "Attention from the state alone, or the frame too."] = (
+        "location"
+    )
+    attention_layers: Annotated[int, "Affine layers on the features in context attention."] = 1
+    lstm_layers: Annotated[int, "Stacked LSTM layers, 1 to 5."] = 3
+    hidden_size: Annotated[int, "Hidden size H of each LSTM layer."] = 512
+    dropout: Annotated[float, "Share of the units dropped."] = 0.5
+    dropout_form: Annotated[DropoutForm, "Which connections are dropped, and how."] = "paper"
+    attention_penalty: Annotated[float, "λ: how hard attention is pushed to look everywhere."] = 0.0
+    penalty_form: Annotated[PenaltyForm, "Sum over locations (paper) or mean (released code)."] = (
+        "sum"
+    )
+    weight_decay: Annotated[float, "γ: weight of Σθ² in the loss."] = 1e-5
+    learning_rate: Annotated[float, "Step size of Adam."] = 1e-3
+    batch_size: Annotated[int, "Clips a step."] = 128
+    epochs: Annotated[int, "Passes over the training clips, at most."] = 15
+    validation: Annotated[float, "Share of the training videos held out to choose the epoch."] = (
+        0.15
+    )
+    fps: Annotated[float, "Frame rate of the clips: every 1st, 2nd, 5th cached frame."] = 30.0
+    train_stride: Annotated[int, "Frames between the starts of training clips."] = 1
+    test_stride: Annotated[int, "Frames between the starts of scored clips."] = 1
+    repeats: Annotated[Repeats, "Whether the repeats that fill up a short video count."] = "masked"
+    vote: Annotated[Vote, "How the clips of a video become its scores."] = "mean"
+
+
+# What the released Theano code does where it differs from the paper.
+_RELEASED: Mapping[str, Any] = {
+    "attention": "context",
+    "lstm_layers": 1,
+    "dropout_form": "released",
+    "penalty_form": "mean",
+    "learning_rate": 2e-4,
+    "repeats": "kept",
+    "vote": "majority",
+}
+_HIDDEN_SIZES: Mapping[str, int] = {"ucf11": 512, "hmdb51": 1024, "hollywood2": 512}  # section 4.2
+
+
+def resolve(choices: Mapping[str, Any], cache: "FeatureCache") -> TrainConfig:
+    """The config of a run: what the user chose, else the recipe, else what fits the data set.
+
+    Raises:
+        RunError: the cache has no such fold.
+        ValueError: a choice that is out of range.
+    """
+    chosen = {name: value for name, value in choices.items() if value is not None}
+    recipe = _RELEASED if chosen.get("recipe") == "released" else {}
+    decided = {"hidden_size": _HIDDEN_SIZES.get(cache.name, 512), **recipe, **chosen}
+    decided.setdefault("fold", next(iter(cache.folds), ""))
+    config = TrainConfig(**decided)
+    _check(config)
+    if config.fold not in cache.folds:
+        known = ", ".join(cache.folds) or "none"
+        raise RunError(f"{cache.path}: no fold {config.fold!r}; it has {known}")
+    return config
+
+
+def from_file(values: Mapping[str, Any]) -> TrainConfig:
+    """The config of a run that was begun.
+
+    Raises:
+        ValueError: a value of the wrong kind, or out of range.
+    """
+    known = {item.name: item for item in fields(TrainConfig)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(f"unknown settings {', '.join(unknown)}")
+    config = TrainConfig(**values)
+    _check(config)
+    return config
+
+
+def _check(config: TrainConfig) -> None:
+    for name in ("attention_layers", "hidden_size", "batch_size", "epochs"):
+        _require(getattr(config, name) >= 1, f"{name} must be at least 1")
+    for name in ("train_stride", "test_stride"):
+        _require(getattr(config, name) >= 1, f"{name} must be at least 1 frame")
+    for name in ("attention_penalty", "weight_decay", "seed"):
+        _require(getattr(config, name) >= 0, f"{name} must not be negative")
+    _require(1 <= config.lstm_layers <= 5, "lstm_layers must be 1 to 5")
+    _require(0 <= config.dropout < 1, "dropout must be at least 0 and below 1")
+    _require(0 <= config.validation < 1, "validation must be at least 0 and below 1")
+    _require(config.learning_rate > 0, "learning_rate must be above 0")
+    _require(config.fps > 0, "fps must be above 0")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)

@@ -1,0 +1,182 @@
+"""Clip scores to video scores to the data set's metric, as the paper does; and how it looked."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.metrics import average_precision_score, confusion_matrix
+from torch import Tensor
+
+from attnact.errors import RunError
+from attnact.features import FeatureCache
+from attnact.files import write_text
+from attnact.model import AttentionLSTM
+from attnact.progress import progress
+from attnact.train.clips import Clips, Ints
+from attnact.train.config import TrainConfig
+from attnact.train.loss import clip_loss
+from attnact.train.store import FeatureStore, batches
+
+MASS = 0.9  # of the attention; the spread is the share of locations that hold it
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class VideoScores:
+    """What a model makes of some videos; one row a video, in the order of `videos`.
+
+    videos: positions in the cache, (V,).
+    scores: a probability for each class, (V, N).
+    loss: mean over the clips of Σ_t cross-entropy_t.
+    entropy: of the attention maps in nats, averaged over frames, clips and videos; ln 49 = 3.89
+        looks everywhere, 0 at one location.
+    spread: share of the locations that hold 90 % of a map, averaged likewise.
+    """
+
+    videos: Ints
+    scores: Floats
+    loss: float
+    entropy: float
+    spread: float
+
+
+def score_videos(
+    model: AttentionLSTM, store: FeatureStore, clips: Clips, labels: Tensor, config: TrainConfig
+) -> VideoScores:
+    """Scores every clip, and every video by its clips (section 4.2).
+
+    A clip's scores are the mean over its steps. A video's are the mean over its clips, or with
+    `vote="majority"`, as the released code does, the share of clips that vote for a class, the
+    mean deciding between equals.
+
+    Args:
+        model: in any mode; it is left as it was.
+        store: holds the features of the clips.
+        clips: of whole videos.
+        labels: of every video of the cache, on the store's device.
+        config: gives the batch size, the vote and the form of the penalty.
+    """
+    videos, row = np.unique(clips.video, return_inverse=True)
+    count = np.bincount(row, minlength=len(videos))
+    mean = np.zeros((len(videos), model.config.classes))
+    votes = np.zeros_like(mean)
+    looks = np.zeros((len(videos), 2))  # summed entropy and spread
+    loss, done = 0.0, 0
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode(), progress("scoring", len(clips), "clips") as advance:
+        for batch in batches(store, clips, np.arange(len(clips)), config.batch_size):
+            scores, maps = model(batch.X, batch.mask)
+            target = labels[torch.from_numpy(batch.video).to(labels.device)]
+            losses = clip_loss(scores, maps, target, batch.mask, config.penalty_form)
+            here = row[done : done + len(batch.video)]
+            probabilities = scores.softmax(-1) if target.ndim == 1 else scores.sigmoid()
+            clip_scores = masked_steps(probabilities, batch.mask).double().cpu().numpy()
+            np.add.at(mean, here, clip_scores)
+            np.add.at(votes, here, _votes(clip_scores, target.ndim == 2))
+            np.add.at(looks, here, masked_steps(look_measures(maps), batch.mask).cpu().numpy())
+            loss += float(losses.cross_entropy.sum())
+            done += len(here)
+            advance(len(here), "")
+    model.train(was_training)
+    mean, looks = mean / count[:, None], looks / count[:, None]
+    entropy, spread = looks.mean(0).tolist()
+    video_scores = mean if config.vote == "mean" else (votes + mean) / (count[:, None] + 1)
+    return VideoScores(videos, video_scores, loss / len(clips), entropy, spread)
+
+
+def look_measures(maps: Tensor) -> Tensor:
+    """Entropy and spread of attention maps (..., L), as (..., 2)."""
+    entropy = torch.special.entr(maps).sum(-1)
+    held = maps.sort(dim=-1, descending=True).values.cumsum(-1)
+    needed = 1 + (held < MASS).sum(-1).clamp(max=maps.shape[-1] - 1)
+    return torch.stack((entropy, needed / maps.shape[-1]), dim=-1)
+
+
+def masked_steps(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean over the steps that count of values (B, T, K), as (B, K)."""
+    return torch.einsum("btk,bt->bk", values, mask) / mask.sum(1, keepdim=True)
+
+
+def metric_name(multi_label: bool) -> str:
+    """The metric that the data set is judged by."""
+    return "mAP" if multi_label else "accuracy"
+
+
+def metric(scores: Floats, labels: npt.NDArray[np.int64]) -> float:
+    """Accuracy for class indices (V,), mean average precision for rows of 0 and 1 (V, N)."""
+    if labels.ndim == 1:
+        return float((scores.argmax(1) == labels).mean())
+    return float(np.nanmean(average_precisions(scores, labels)))
+
+
+def average_precisions(scores: Floats, labels: npt.NDArray[np.int64]) -> Floats:
+    """Average precision of each class, not interpolated, (N,); NaN for a class never seen."""
+    return np.array(
+        [
+            average_precision_score(labels[:, n], scores[:, n]) if labels[:, n].any() else np.nan
+            for n in range(labels.shape[1])
+        ]
+    )
+
+
+def confusion(scores: Floats, labels: npt.NDArray[np.int64]) -> Ints:
+    """Videos of each true class (row) given each predicted class (column), (N, N)."""
+    matrix: Ints = confusion_matrix(labels, scores.argmax(1), labels=range(scores.shape[1]))
+    return matrix
+
+
+def write_predictions(path: Path, cache: FeatureCache, scored: VideoScores) -> None:
+    """`predictions.csv`: a row a video with its path, true and predicted class, and its scores.
+
+    Several true classes are joined by `|`; the predicted one is then the highest score.
+    """
+    rows: list[list[str]] = [["video", "label", "prediction", *cache.classes]]
+    for video, scores in zip(scored.videos, scored.scores, strict=True):
+        label = cache.labels[video]
+        true = np.flatnonzero(label) if cache.multi_label else [label]
+        names = "|".join(cache.classes[n] for n in true)
+        best = cache.classes[scores.argmax()]
+        rows.append([cache.paths[video], names, best, *(repr(float(s)) for s in scores)])
+    write_csv(path, rows)
+
+
+def write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
+    """Writes a CSV file, whole."""
+
+    class Lines(list[str]):
+        write = list.append  # all that csv asks of a file
+
+    lines = Lines()
+    csv.writer(lines, lineterminator="\n").writerows(rows)
+    write_text(path, "".join(lines))
+
+
+def read_predictions(path: Path, cache: FeatureCache) -> tuple[Ints, Floats]:
+    """The videos (positions in the cache) and scores of a `predictions.csv`.
+
+    Raises:
+        RunError: the file is missing, or is not of this cache.
+    """
+    position = {name: i for i, name in enumerate(cache.paths)}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+        if rows[0][3:] != cache.classes:
+            raise RunError(f"{path}: its classes are not those of {cache.path}")
+        videos = [position[row[0]] for row in rows[1:]]
+        return np.array(videos, np.int64), np.array([row[3:] for row in rows[1:]], np.float64)
+    except (OSError, IndexError, KeyError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error})") from error
+
+
+def _votes(scores: Floats, multi_label: bool) -> Floats:
+    if multi_label:
+        return (scores > 0.5).astype(np.float64)
+    votes: Floats = np.eye(scores.shape[1])[scores.argmax(1)]
+    return votes

@@ -1,0 +1,245 @@
+"""A run from its first clip to its result, with the author's way of choosing the epoch.
+
+Selection: a part of the training videos is held out, by group; the best epoch is the one that
+scores them best. Final: a new model is trained on all training videos for that many epochs, and
+scored once on the test videos, which choose nothing.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.model_selection import GroupShuffleSplit
+from torch import Tensor
+
+from attnact.checkpoint import Checkpoint, load_state, save_checkpoint, save_state
+from attnact.errors import RunError
+from attnact.features import FeatureCache
+from attnact.files import write_text
+from attnact.model import AttentionLSTM, ModelConfig
+from attnact.progress import Advance, progress
+from attnact.train.clips import Clips, Ints, cut_clips
+from attnact.train.config import TrainConfig
+from attnact.train.evaluate import (
+    VideoScores,
+    metric,
+    metric_name,
+    score_videos,
+    write_predictions,
+)
+from attnact.train.loss import clip_loss
+from attnact.train.runs import Run
+from attnact.train.store import FeatureStore, batches
+from attnact.vocabulary import Split
+
+SELECTION, FINAL = "selection", "final"
+
+
+@dataclass(frozen=True)
+class Training:
+    """What every part of one run needs at hand."""
+
+    run: Run
+    cache: FeatureCache
+    store: FeatureStore
+    labels: Tensor  # of every video of the cache, on the store's device
+
+    @property
+    def config(self) -> TrainConfig:
+        """The run's choices."""
+        return self.run.config
+
+    def clips(self, videos: Ints, stride: int) -> Clips:
+        """The clips of these videos."""
+        config = self.config
+        return cut_clips(self.cache, videos, fps=config.fps, stride=stride, repeats=config.repeats)
+
+
+def fold_videos(cache: FeatureCache, fold: str, side: Split) -> Ints:
+    """The videos, as positions in the cache, on one side of a fold."""
+    return np.flatnonzero(cache.folds[fold] == side)
+
+
+def train(run: Run, cache: FeatureCache, store: FeatureStore) -> dict[str, Any]:
+    """Trains and tests, from wherever the run stands; gives its summary.
+
+    Raises:
+        RunError: too few videos or groups, a damaged state, or a loss that is not a number.
+    """
+    training = _training(run, cache, store)
+    videos = fold_videos(cache, run.config.fold, Split.TRAIN)
+    test = fold_videos(cache, run.config.fold, Split.TEST)
+    if not len(videos) or not len(test):
+        raise RunError(f"{cache.path}: fold {run.config.fold} has no videos to train or test on")
+    state = load_state(run.state) or {"history": "[]", "phase": "", "epoch": 0}
+    epochs = run.config.epochs
+    if run.config.validation > 0:
+        fit, held = hold_out(videos, cache.groups, run.config)
+        if state["phase"] != FINAL:
+            _, state = _fit(training, SELECTION, fit, held, epochs, state)
+        epochs = _best_epoch(json.loads(state["history"]))
+    model, state = _fit(training, FINAL, videos, None, epochs, state)
+    features = cache.provenance
+    save_checkpoint(run.model, Checkpoint(model, cache.classes, cache.multi_label, features))
+    scored = _score(training, model, test)
+    write_predictions(run.predictions, cache, scored)
+    run.finish({**describe_scores(cache, scored), "fold": run.config.fold, "epochs": epochs})
+    return run.summary()
+
+
+def new_model(config: TrainConfig, cache: FeatureCache) -> AttentionLSTM:
+    """The untrained model of a run; its weights come from torch's global seed."""
+    shape = ModelConfig(
+        classes=len(cache.classes),
+        attention=config.attention,
+        attention_layers=config.attention_layers,
+        lstm_layers=config.lstm_layers,
+        hidden_size=config.hidden_size,
+        dropout=config.dropout,
+        dropout_form=config.dropout_form,
+    )
+    return AttentionLSTM(shape)
+
+
+def hold_out(videos: Ints, groups: list[str], config: TrainConfig) -> tuple[Ints, Ints]:
+    """The videos to fit and the videos to choose the epoch by; no group is on both sides.
+
+    Raises:
+        RunError: the videos are of one group only.
+    """
+    names = np.array(groups)[videos]
+    if len(set(names)) < 2:
+        raise RunError(
+            "the training videos are of one group: none can be held out; --no-validation"
+        )
+    share = max(config.validation, 1 / len(set(names)))
+    split = GroupShuffleSplit(n_splits=1, test_size=share, random_state=config.seed)
+    fit, held = next(split.split(videos, groups=names))
+    return videos[fit], videos[held]
+
+
+def score_test(
+    run: Run, cache: FeatureCache, store: FeatureStore, model: AttentionLSTM
+) -> VideoScores:
+    """Scores the test videos of the run's fold."""
+    training = _training(run, cache, store)
+    return _score(training, model, fold_videos(cache, run.config.fold, Split.TEST))
+
+
+def describe_scores(cache: FeatureCache, scored: VideoScores) -> dict[str, Any]:
+    """The result in numbers, for `summary.json`."""
+    return {
+        "metric": metric_name(cache.multi_label),
+        "value": metric(scored.scores, cache.labels[scored.videos]),
+        "videos": len(scored.videos),
+        "attention_entropy": scored.entropy,
+        "attention_spread": scored.spread,
+        "random_weights": cache.provenance["weights_are_random"] == "true",
+    }
+
+
+def _training(run: Run, cache: FeatureCache, store: FeatureStore) -> Training:
+    return Training(run, cache, store, torch.from_numpy(cache.labels).to(store.device))
+
+
+def _score(training: Training, model: AttentionLSTM, videos: Ints) -> VideoScores:
+    clips = training.clips(videos, training.config.test_stride)
+    return score_videos(model, training.store, clips, training.labels, training.config)
+
+
+def _fit(
+    training: Training,
+    phase: str,
+    videos: Ints,
+    held: Ints | None,
+    epochs: int,
+    state: Mapping[str, Any],
+) -> tuple[AttentionLSTM, dict[str, Any]]:
+    """One phase, from the state if the state is of this phase; gives its last model and state."""
+    config = training.config
+    torch.manual_seed(config.seed)
+    model = new_model(config, training.cache).to(training.store.device)
+    # γΣθ² has the gradient 2γθ; Adam's own decay adds decay·θ to the gradient.
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=config.learning_rate, weight_decay=2 * config.weight_decay
+    )
+    state, done = dict(state), 0
+    history = json.loads(state["history"])
+    if state["phase"] == phase:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        done = state["epoch"]
+    clips = training.clips(videos, config.train_stride)
+    with progress(phase, epochs * len(clips), "clips") as advance:
+        advance(done * len(clips), "")
+        for epoch in range(done + 1, epochs + 1):
+            line = {"phase": phase, "epoch": epoch}
+            line |= _epoch(training, model, optimizer, clips, _seed(config, phase, epoch), advance)
+            if held is not None:
+                line |= _validate(training, model, held)
+            history.append(line)
+            state = {
+                "phase": phase,
+                "epoch": epoch,
+                "history": json.dumps(history),
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            }
+            save_state(training.run.state, state)
+            lines = (json.dumps(entry) + "\n" for entry in history)
+            write_text(training.run.metrics, "".join(lines))
+    return model, state
+
+
+def _epoch(
+    training: Training,
+    model: AttentionLSTM,
+    optimizer: torch.optim.Optimizer,
+    clips: Clips,
+    seed: int,
+    advance: Advance,
+) -> dict[str, Any]:
+    """One pass over the clips; what it cost."""
+    config, start = training.config, time.perf_counter()
+    # Seeded each epoch, so that an epoch is the same whether or not the run was interrupted.
+    torch.manual_seed(seed)
+    order = np.random.default_rng(seed).permutation(len(clips))
+    total = torch.zeros(2, device=training.store.device)
+    model.train()
+    for batch in batches(training.store, clips, order, config.batch_size):
+        scores, maps = model(batch.X, batch.mask)
+        labels = training.labels[torch.from_numpy(batch.video).to(training.labels.device)]
+        loss = clip_loss(scores, maps, labels, batch.mask, config.penalty_form)
+        optimizer.zero_grad()
+        total_loss = (loss.cross_entropy + config.attention_penalty * loss.penalty).mean()
+        torch.autograd.backward(total_loss)
+        optimizer.step()
+        total += torch.stack((loss.cross_entropy, loss.penalty)).detach().sum(1)
+        advance(len(batch.video), "")
+    cross_entropy, penalty = (total / len(clips)).tolist()
+    if not np.isfinite(cross_entropy + penalty):
+        raise RunError("the loss is not a number any more; try a smaller --learning-rate")
+    seconds = round(time.perf_counter() - start, 3)
+    return {"loss": cross_entropy, "penalty": penalty, "clips": len(clips), "seconds": seconds}
+
+
+def _validate(training: Training, model: AttentionLSTM, held: Ints) -> dict[str, float]:
+    scored = _score(training, model, held)
+    value = metric(scored.scores, training.cache.labels[scored.videos])
+    return {"validation": value, "validation_loss": scored.loss}
+
+
+def _best_epoch(history: list[dict[str, Any]]) -> int:
+    """The epoch that scored the held-out videos best; among equals, with the lowest loss."""
+    chosen = [line for line in history if line["phase"] == SELECTION]
+    best = max(chosen, key=lambda line: (line["validation"], -line["validation_loss"]))
+    return int(best["epoch"])
+
+
+def _seed(config: TrainConfig, phase: str, epoch: int) -> int:
+    key = [config.seed, int(phase == FINAL), epoch]
+    return int(np.random.SeedSequence(key).generate_state(1)[0])

@@ -1,0 +1,112 @@
+"""Pictures: a sweep, a confusion matrix, and a clip with the attention over it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from attnact.features import ROWS
+from attnact.train.sweep import Sweep
+
+Frames = npt.NDArray[np.uint8]
+
+
+def plot_sweep(path: Path, found: Sweep, metric: str, title: str) -> None:
+    """The metric against λ, and the attention's spread against λ; a dot a seed."""
+    figure = Figure((10, 3.4), layout="constrained")
+    figure.suptitle(title)
+    panels = (
+        (f"{metric} (%)", [[100 * v for v in row.values] for row in found.rows], None),
+        ("entropy of the maps (nats)", [row.entropy for row in found.rows], np.log(ROWS**2)),
+        (
+            "locations with 90 % of the attention (%)",
+            [[100 * v for v in row.spread] for row in found.rows],
+            90,
+        ),
+    )
+    for axes, (label, values, everywhere) in zip(figure.subplots(1, 3), panels, strict=True):
+        for i, seeds in enumerate(values):
+            axes.plot([i] * len(seeds), seeds, "o", color="#8fb3d9", markersize=5)
+        axes.plot([np.mean(seeds) for seeds in values], "o-", color="#1f4e79")
+        if everywhere is not None:
+            axes.axhline(everywhere, color="gray", linestyle=":", label="looking everywhere")
+            axes.legend(fontsize="small")
+        axes.set_xticks(range(len(found.rows)), [f"{row.penalty:g}" for row in found.rows])
+        axes.set_xlabel("attention penalty λ")
+        axes.set_title(label, fontsize="medium")
+        axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def plot_confusion(path: Path, matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> None:
+    """True classes down, predicted classes across; each row's share as the shade."""
+    N = len(classes)
+    side = max(4.0, 0.28 * N + 2.5)
+    figure = Figure((side, side), layout="constrained")
+    axes = figure.subplots()
+    share = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(N), classes, rotation=90)
+    axes.set_yticks(range(N), classes)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if N <= 20:
+        for (true, predicted), count in np.ndenumerate(matrix):
+            color = "white" if share[true, predicted] > 0.5 else "black"
+            axes.text(predicted, true, str(count), ha="center", va="center", color=color)
+    _save(figure, path)
+
+
+def plot_attention(
+    path: Path, frames: Frames, maps: npt.NDArray[np.float32], labels: Sequence[str], title: str
+) -> None:
+    """A strip of frames over the same frames as the model saw them.
+
+    The brightness of a location is its share of the attention; it is the same scale in every
+    frame, from none to the largest share in the strip.
+
+    Args:
+        path: of the PNG to write.
+        frames: (n, height, width, 3), RGB.
+        maps: attention maps, (n, L).
+        labels: a word under each frame.
+        title: a line over the strip.
+    """
+    n, height, width = frames.shape[:3]
+    figure = Figure((1.5 * n + 0.4, 1.5 * 2 * height / width + 0.9), layout="constrained")
+    figure.suptitle(f"{title}\nwhite: {100 * maps.max():.0f} % of the attention", fontsize=9)
+    axes = figure.subplots(2, n, squeeze=False)
+    for i in range(n):
+        glow = upsample(maps[i] / maps.max(), height, width)[..., None]
+        lit = frames[i] * (0.25 + 0.5 * glow) + 255 * 0.25 * glow
+        _show(axes[0, i], frames[i], "")
+        _show(axes[1, i], lit.clip(0, 255).astype(np.uint8), labels[i])
+    _save(figure, path)
+
+
+def upsample(
+    attention_map: npt.NDArray[np.float32], height: int, width: int
+) -> npt.NDArray[np.float32]:
+    """A map of L values, (height, width): smooth, never negative, never above its maximum."""
+    grid = Image.fromarray(attention_map.reshape(ROWS, ROWS).astype(np.float32))
+    smooth = np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC))
+    return smooth.clip(0, float(attention_map.max()))
+
+
+def _show(axes: Any, image: Frames, label: str) -> None:
+    axes.imshow(image)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlabel(label, fontsize=8)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    part = path.with_suffix(".part.png")
+    figure.savefig(part, dpi=130, metadata={"Software": None})
+    part.replace(path)

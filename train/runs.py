@@ -1,0 +1,137 @@
+"""The folder of a run: what is in it, how it is begun, and how it is found again.
+
+config.json        every choice, resolved; enough to run it again
+metrics.jsonl      a line an epoch
+last.ckpt          all that --resume needs
+model.safetensors  the trained model
+predictions.csv    a row a test video
+summary.json       the result; a run that has it is finished
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from attnact import __version__
+from attnact.errors import RunError
+from attnact.features import FeatureCache
+from attnact.files import write_text
+from attnact.train.config import TrainConfig, from_file
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was begun, and maybe finished."""
+
+    folder: Path
+    config: TrainConfig
+    cache: Path
+    cache_digest: str
+
+    @property
+    def metrics(self) -> Path:
+        """A JSON object a line, a line an epoch."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def state(self) -> Path:
+        """The training state after the last whole epoch."""
+        return self.folder / "last.ckpt"
+
+    @property
+    def model(self) -> Path:
+        """The trained model."""
+        return self.folder / "model.safetensors"
+
+    @property
+    def predictions(self) -> Path:
+        """The scores of the test videos."""
+        return self.folder / "predictions.csv"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its summary."""
+        return (self.folder / "summary.json").is_file()
+
+    def open_cache(self) -> FeatureCache:
+        """The cache that the run was trained on.
+
+        Raises:
+            CacheError: it is missing or damaged.
+            RunError: it holds other features, videos or folds than it did.
+        """
+        cache = FeatureCache(self.cache)
+        if cache.digest != self.cache_digest:
+            raise RunError(f"{self.folder}: {self.cache} was made anew since this run began")
+        return cache
+
+    def summary(self) -> dict[str, Any]:
+        """What `finish` wrote.
+
+        Raises:
+            RunError: the run is not finished, or the file is damaged.
+        """
+        return _read_json(self.folder / "summary.json")
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Marks the run as finished, with its result."""
+        write_text(self.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+
+
+def create_run(folder: Path, config: TrainConfig, cache: FeatureCache) -> Run:
+    """Begins a run in a new folder.
+
+    Raises:
+        RunError: the folder holds a run already.
+    """
+    if (folder / "config.json").exists():
+        raise RunError(f"{folder}: holds a run; --resume it, or choose another --name")
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Run(folder, config, cache.path.resolve(), cache.digest)
+    content = {
+        "attnact": __version__,
+        "dataset": cache.name,
+        "cache": str(run.cache),
+        "cache_digest": run.cache_digest,
+        "train": asdict(config),
+    }
+    write_text(folder / "config.json", json.dumps(content, indent=1) + "\n")
+    return run
+
+
+def open_run(folder: Path) -> Run:
+    """A run that was begun.
+
+    Raises:
+        RunError: there is none in the folder, or its config is damaged.
+    """
+    content = _read_json(folder / "config.json")
+    try:
+        config = from_file(content["train"])
+        return Run(folder, config, Path(content["cache"]), str(content["cache_digest"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{folder / 'config.json'}: damaged ({error})") from error
+
+
+def free_name(folder: Path, config: TrainConfig) -> Path:
+    """A folder for a run that is not given a name: `paper-fold1-seed0`, or that with a number."""
+    name = f"{config.recipe}-fold{config.fold}-seed{config.seed}"
+    number = 2
+    path = folder / name
+    while path.exists():
+        path = folder / f"{name}-{number}"
+        number += 1
+    return path
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise RunError(f"{path}: no such file; is this the folder of a (finished) run?")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path}: damaged ({error})") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: damaged (not an object)")
+    return content
