@@ -134,10 +134,9 @@ def _connect_http(version: Version, have: int) -> Iterator[Transfer]:
         if response.headers.get_content_type() == "text/html" and response.status != 416:
             raise URLError("a web page came in its place")
         start, now = _sent(version.url, response.status, response.headers)
-        if response.status == 416 and now.size == have:
-            yield Transfer(io.BytesIO(), have, now)  # nothing is left to send
-        elif response.status == 200 or (start == have and _same(version, now)):
-            yield Transfer(response, start, now)
+        if response.status == 200 or (start == have and _same(version, now)):
+            nothing_left = response.status == 416
+            yield Transfer(io.BytesIO() if nothing_left else response, start, now)
         else:
             yield stack.enter_context(_connect_http(Version(version.url), 0))
 
@@ -151,8 +150,9 @@ def _sent(url: str, status: int, headers: Message) -> tuple[int, Version]:
         length = headers.get("Content-Length")
         return 0, Version(url, int(length) if length else None, tag)
     match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", headers.get("Content-Range", ""))
-    start, size = (int(match[1] or 0), int(match[2])) if match else (0, None)
-    return start, Version(url, size, tag)
+    if match is None:
+        return 0, Version(url)
+    return int(match[1] or match[2]), Version(url, int(match[2]), tag)
 
 
 def _same(before: Version, now: Version) -> bool:

@@ -31,7 +31,7 @@ def unpack(archive: Path, target: Path) -> None:
             staging = Path(folder)
             extract(archive, staging)
             for inner in _files_below(staging, archive):
-                if inner.suffix == ".rar":
+                if inner.suffix.lower() == ".rar":
                     _extract_rar(inner, inner.parent)
                     inner.unlink()
             for file in _files_below(staging, archive):

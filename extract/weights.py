@@ -6,6 +6,7 @@ Weights are a dict of float32 tensors on the CPU, by the names of the network's 
 import hashlib
 import http.client
 import os
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -72,6 +73,8 @@ def fetch_published(name: str) -> Path:
             raise OSError(f"the {algorithm} of what came is not {digest}")
         publish(part, path)
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
         reason = getattr(error, "reason", error)
         advice = f"put that file at {path}, or give a file with --weights FILE"
         raise WeightsError(f"cannot fetch {url} ({reason}): {advice}") from error

@@ -175,7 +175,7 @@ def test_relative_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("path,label,\njump/0.mp4,x,\n", "column without a name"),
         ("path,label,a,a\njump/0.mp4,x,train,train\n", "or one twice"),
         ("path,label\n", "lists no videos"),
-        ("path,label\njump/0.mp4\n", "line 2: 1 cells, but the header has 2"),
+        ("path,label\njump/0.mp4\n", "line 2: 1 cells, the header has 2; mend it"),
         ("path,label\njump/0.mp4,\n", "line 2: no path or no label"),
         ("path,label\n\n,walk\n", "line 3: no path or no label"),
         ("path,label\njump/0.mp4,x\njump/../jump/0.mp4,x\n", "line 3: .* is on line 2 already"),

@@ -61,7 +61,8 @@ def scan(root: Path) -> Listing:
         raise DatasetError(f"{root}: no such folder or file; {wanted}")
     paths: list[str] = []
     labels: list[str] = []
-    others = [path.name for path in root.iterdir() if path.is_file() and path.name[0] != "."]
+    beside = (path for path in root.iterdir() if path.is_file() and path.name[0] != ".")
+    others = [path_below(root, file) for file in beside]
     for folder in folders(root):
         for file in files_below(folder):
             path = path_below(root, file)

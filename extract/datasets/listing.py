@@ -10,6 +10,7 @@ from attnact.errors import DatasetError
 from attnact.extract.datasets.disk import path_below, some
 from attnact.features import Split
 
+OWN_COLUMNS = ("path", "label", "group")  # every other column is a fold
 SIDES = {"train": Split.TRAIN, "test": Split.TEST, "unused": Split.UNUSED, "": Split.UNUSED}
 
 
@@ -40,17 +41,19 @@ def read_csv(file: Path) -> Listing:
     folder = Path(os.path.abspath(file)).parent
     lines: dict[Path, int] = {}
     labels, groups = [], []
-    folds: dict[str, list[Split]] = {name: [] for name in header if name not in _OWN_COLUMNS}
+    folds: dict[str, list[Split]] = {name: [] for name in header if name not in OWN_COLUMNS}
     for line, row in rows:
         where = f"{file}, line {line}"
         if len(row) != len(header):
-            raise DatasetError(f"{where}: {len(row)} cells, but the header has {len(header)}")
+            raise DatasetError(f"{where}: {len(row)} cells, the header has {len(header)}; mend it")
         cells = dict(zip(header, row, strict=True))
-        path = Path(os.path.abspath(folder / cells["path"]))
         if not cells["path"] or not cells["label"]:
             raise DatasetError(f"{where}: no path or no label; fill it in or remove the line")
+        path = Path(os.path.abspath(folder / cells["path"]))
         if path in lines:
-            raise DatasetError(f"{where}: {cells['path']} is on line {lines[path]} already")
+            raise DatasetError(
+                f"{where}: {cells['path']} is on line {lines[path]} already; remove one"
+            )
         lines[path] = line
         labels.append(cells["label"])
         groups.append(cells.get("group", ""))
@@ -61,9 +64,6 @@ def read_csv(file: Path) -> Listing:
     paths = [path_below(root, path) for path in lines]
     groups = [group or path for group, path in zip(groups, paths, strict=True)]
     return Listing(root, paths, labels, groups, folds)
-
-
-_OWN_COLUMNS = ("path", "label", "group")
 
 
 def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -102,9 +102,8 @@ def _side(cell: str, column: str, where: str) -> Split:
 def _check_on_disk(file: Path, paths: Sequence[Path]) -> None:
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
-        raise DatasetError(
-            f"{file}: {len(missing)} of {len(paths)} listed videos are not on disk: {some(missing)}"
-        )
+        what = f"{len(missing)} of {len(paths)} listed videos are not on disk: {some(missing)}"
+        raise DatasetError(f"{file}: {what}; correct the paths, which start from its own folder")
 
 
 def _root(folder: Path, paths: Sequence[Path]) -> Path:
