@@ -72,6 +72,8 @@ def datasets() -> None:
             click.echo(f"  home     {info.homepage}")
             click.echo(f"  videos   {videos}: {'on disk' if videos.is_dir() else 'not on disk'}")
             click.echo(f"  cache    {cache}: {'made' if cache.is_file() else 'not made'}")
+        else:
+            click.echo("  videos   wherever you keep them; the cache is features/NAME.h5")
 
 
 @main.command()

@@ -66,12 +66,8 @@ class ShardWriter:
     @classmethod
     def claim(cls, path: Path, compression: Compression) -> "ShardWriter | None":
         """A writer for the shard, or None when it is finished or in another process's hands."""
-        lock = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            # The kernel drops the lock when its process dies, however it dies.
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
+        lock = _lock(path)
+        if lock is None:
             return None
         if path.exists():
             _unlock(path, lock)
@@ -217,6 +213,21 @@ def _text(values: Sequence[str]) -> Any:
 
 def _lock_path(shard: Path) -> Path:
     return shard.with_suffix(".lock")
+
+
+def _lock(shard: Path) -> int | None:
+    """The shard's lock, which the kernel drops when this process dies; None if another has it."""
+    lock = os.open(_lock_path(shard), os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Its last owner may have removed the file since it was opened here; then a third process
+        # could lock a new file of that name, and both would write.
+        if os.path.samestat(os.fstat(lock), os.stat(_lock_path(shard))):
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(lock)
+    return None
 
 
 def _unlock(shard: Path, lock: int) -> None:

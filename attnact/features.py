@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 
 from attnact.errors import CacheError
-from attnact.vocabulary import Split as Split
 
 SCHEMA = 1  # grows when an older reader could no longer make sense of the file
 ROWS, CHANNELS = 7, 1024

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 
 from rich.console import Console
 from rich.progress import (
@@ -35,19 +36,35 @@ def progress(what: str, total: float, unit: str) -> Iterator[Advance]:
         yield _lines(what, total, unit)
 
 
+_shown: Progress | None = None  # a terminal has one live display: whatever is nested joins it
+
+
 @contextmanager
 def _live(what: str, total: float, unit: str) -> Iterator[Advance]:
+    global _shown
+    if _shown is not None:
+        task = _shown.add_task(what, total=total, note="", unit=unit)
+        yield partial(_advance, _shown, task)
+        _shown.remove_task(task)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
-        _Rate(unit),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
+        _Rate(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total, note="")
-        yield lambda more, note: bar.update(task, advance=more, note=note)
+        _shown = bar
+        try:
+            yield partial(_advance, bar, bar.add_task(what, total=total, note="", unit=unit))
+        finally:
+            _shown = None
+
+
+def _advance(bar: Progress, task: TaskID, more: float, note: str) -> None:
+    bar.update(task, advance=more, note=note)
 
 
 def _lines(what: str, total: float, unit: str) -> Advance:
@@ -70,12 +87,8 @@ def _lines(what: str, total: float, unit: str) -> Advance:
 
 
 class _Rate(ProgressColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
-
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.3g} {self._unit}/s" if task.speed else "")
+        return Text(f"{task.speed:,.4g} {task.fields['unit']}/s" if task.speed else "")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 from attnact.extract.datasets import DATASETS, load_dataset
 from attnact.extract.datasets.base import Video, straddling_groups
 from attnact.extract.datasets.disk import some
-from attnact.features import Split
+from attnact.vocabulary import Split
 
 
 def test_names() -> None:

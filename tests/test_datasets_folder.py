@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from attnact.errors import DatasetError
 from attnact.extract.datasets import folder
 from attnact.extract.datasets.base import Dataset, Video, straddling_groups
-from attnact.features import Split
+from attnact.vocabulary import Split
 
 CLIPS = [f"{name}/{number}.mp4" for name in ("jump", "walk") for number in range(6)]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from attnact.errors import DatasetError
 from attnact.extract.datasets import hmdb51
 from attnact.extract.datasets.base import Video, straddling_groups
-from attnact.features import Split
+from attnact.vocabulary import Split
 
 HARD = ["#1 (a) [b]!", "Jack & Jill;)~+", "Übung_é_*", "_", "eat", "50%"]
 

@@ -9,7 +9,7 @@ import pytest
 from attnact.errors import DatasetError
 from attnact.extract.datasets import hollywood2
 from attnact.extract.datasets.base import Video, straddling_groups
-from attnact.features import Split
+from attnact.vocabulary import Split
 
 SMALL = {
     "train": {"actioncliptrain00001": ["Eat"], "actioncliptrain00002": ["Kiss", "HugPerson"]},

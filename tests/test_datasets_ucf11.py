@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from attnact.errors import DatasetError
 from attnact.extract.datasets import ucf11
 from attnact.extract.datasets.base import Video, straddling_groups
-from attnact.features import Split
+from attnact.vocabulary import Split
 
 CLIPS = [f"{clip}.mpg" for clip in ucf11.official_clips()]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from attnact.features import Split
+from attnact.vocabulary import Split
 
 
 @dataclass(frozen=True)

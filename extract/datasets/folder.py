@@ -10,7 +10,7 @@ from attnact.errors import DatasetError
 from attnact.extract.datasets.base import Dataset, DatasetInfo, Video, straddling_groups
 from attnact.extract.datasets.disk import folders, is_video, path_below, some
 from attnact.extract.datasets.listing import Listing, read_csv
-from attnact.features import Split
+from attnact.vocabulary import Split
 
 INFO = DatasetInfo(
     name="folder",

@@ -10,7 +10,7 @@ from pathlib import Path
 from attnact.errors import DatasetError
 from attnact.extract.datasets.base import Archive, Dataset, DatasetInfo, Video
 from attnact.extract.datasets.disk import find_home, incomplete, path_below, some, videos_in
-from attnact.features import Split
+from attnact.vocabulary import Split
 
 # The lab's old server (serre-lab.clps.brown.edu) is gone; its new page links to these two files.
 # The checksums are the ones that PyTorch's torchvision had for the old server's archives.

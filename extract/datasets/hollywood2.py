@@ -9,7 +9,7 @@ from pathlib import Path
 from attnact.errors import DatasetError
 from attnact.extract.datasets.base import Archive, Dataset, DatasetInfo, Video
 from attnact.extract.datasets.disk import find_home, incomplete, path_below, some
-from attnact.features import Split
+from attnact.vocabulary import Split
 
 # Where and what the archive is: from the README that its authors give with it.
 INFO = DatasetInfo(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attnact.errors import DatasetError
 from attnact.extract.datasets.disk import path_below, some
-from attnact.features import Split
+from attnact.vocabulary import Split
 
 OWN_COLUMNS = ("path", "label", "group")  # every other column is a fold
 SIDES = {"train": Split.TRAIN, "test": Split.TEST, "unused": Split.UNUSED, "": Split.UNUSED}

@@ -19,7 +19,7 @@ from attnact.extract.datasets.disk import (
     some,
     videos_in,
 )
-from attnact.features import Split
+from attnact.vocabulary import Split
 
 INFO = DatasetInfo(
     name="ucf11",
