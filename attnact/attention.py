@@ -29,8 +29,9 @@ class LocationAttention(nn.Module):
 class ContextAttention(nn.Module):
     """e_ti = u · tanh(P(X_ti) + W_d h_{t-1}) + c, l_t = softmax(e_t): the released code's form.
 
-    P is affine, W_c X_ti + b; each further layer is affine followed by tanh. Its authors call the
-    X missing from the paper's eq. 4 an erratum. (`lstm_cond_layer` in the released `actrec.py`.)
+    P is affine, W_c X_ti + b; the further layers are affine too, with tanh between one of them and
+    the next. Its authors call the X missing from the paper's eq. 4 an erratum. (`lstm_cond_layer`
+    in the released `actrec.py`.)
     """
 
     def __init__(self, channels: int, hidden_size: int, layers: int) -> None:
@@ -43,8 +44,8 @@ class ContextAttention(nn.Module):
     def project(self, X: Tensor) -> Tensor:
         """P(X) for all frames at once, (B, T, L, C): it does not depend on the hidden state."""
         projected: Tensor = self.features(X)
-        for layer in self.deeper:
-            projected = torch.tanh(layer(projected))
+        for i, layer in enumerate(self.deeper):
+            projected = layer(torch.tanh(projected) if i else projected)
         return projected
 
     def forward(self, hidden: Tensor, projected: Tensor) -> Tensor:

@@ -1,8 +1,14 @@
 """Fixtures that more than one test module needs."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from attnact.feature_writer import Listing, ShardWriter, write_index
+from attnact.features import CUBE, Cubes, FeatureCache, VideoRow, shard_path
+from attnact.vocabulary import Split
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +18,74 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip("no shared data beside the checkout")
     return path
+
+
+CLASSES = ["dive", "jump", "run"]
+FRAMES = [33, 30, 31, 12]  # of the videos in turn; the last is shorter than a clip
+PROVENANCE = {"backbone": "googlenet", "weights": "random (seed 0)", "weights_are_random": "true"}
+
+
+def cubes_of(video: int, frames: int) -> Cubes:
+    """Every class lights 32 channels of its own, over noise: three epochs learn it."""
+    cubes = np.zeros((frames, *CUBE), np.float16)
+    cubes[..., 512:576] = np.random.default_rng(video).random((frames, *CUBE[:2], 64))
+    cubes[..., 32 * (video % 3) : 32 * (video % 3) + 32] = 1
+    return cubes
+
+
+@pytest.fixture(scope="session")
+def make_cache() -> Callable[..., FeatureCache]:
+    """Writes a cache of short videos: video i is of class i % 3 and of group i // 3.
+
+    The test videos of fold "k" are group k - 1; those of "wide" are the last two groups, its
+    training videos the two before, and the rest is unused.
+    """
+
+    def make(
+        path: Path,
+        videos: int = 12,
+        multi_label: bool = False,
+        frames: Callable[[int], int] = lambda video: FRAMES[video % 4],
+        rate: Callable[[int], float] = lambda video: 30.0,
+        cubes: Callable[[int, int], Cubes] = cubes_of,
+        **changes: object,
+    ) -> FeatureCache:
+        i = np.arange(videos)
+        group, groups = i // 3, (videos + 2) // 3
+        sides = {str(k + 1): np.where(group == k, Split.TEST, Split.TRAIN) for k in range(groups)}
+        bounds = [group >= groups - 2, group >= groups - 4]
+        sides["wide"] = np.select(bounds, [Split.TEST, Split.TRAIN], Split.UNUSED)
+        row = np.eye(3, dtype=np.int64)[i % 3]
+        row[:, 0] |= group % 2  # now and then two classes hold
+        listing = Listing(
+            name="folder",
+            root=path.parent,
+            classes=CLASSES,
+            paths=[f"{CLASSES[n % 3]}/{n}.avi" for n in i],
+            labels=row if multi_label else i % 3,
+            groups=[f"group {n}" for n in group],
+            folds={fold: side.astype(np.int8) for fold, side in sides.items()},
+        )
+        shard_path(path, 0).parent.mkdir(parents=True)
+        for shard, part in enumerate(np.array_split(i, 3)):
+            writer = ShardWriter.claim(shard_path(path, shard), "lz4")
+            assert writer is not None
+            for n in part.tolist():
+                writer.append(cubes(n, frames(n)))
+                writer.end_video(VideoRow(n, frame_rate=rate(n)))
+            writer.close()
+        return write_index(path, 3, Listing(**{**vars(listing), **changes}), PROVENANCE)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cache(make_cache, tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
+    """Twelve videos, one class each."""
+    return make_cache(tmp_path_factory.mktemp("cache") / "small.h5")
+
+
+@pytest.fixture(scope="session")
+def multi_label_cache(make_cache, tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
+    """Twelve videos, one or two classes each."""
+    return make_cache(tmp_path_factory.mktemp("cache") / "multi.h5", multi_label=True)

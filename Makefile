@@ -1,0 +1,53 @@
+# Everything a person types. Each target makes .venv first if it must.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo features train sweep check lint types test bench clean
+
+help:  ## Show this list
+	@echo "make TARGET, where TARGET is one of"
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@echo 'More options for attnact itself: make train ARGS="--fold 2"'
+
+install: $(READY)  ## Make .venv with attnact and all it needs
+
+# The stamp is written last: an install that was interrupted is done again.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY)  ## Draw videos and go the whole way on them, in a few minutes
+	$(BIN)/attnact demo $(ARGS)
+
+features: $(READY)  ## Make feature cubes: DATASET=hmdb51 [VIDEOS=folder]
+	@test -n "$(DATASET)" || { echo "make features DATASET=ucf11|hmdb51|hollywood2|folder"; exit 2; }
+	$(BIN)/attnact features "$(DATASET)" $(if $(VIDEOS),--videos "$(VIDEOS)") $(ARGS)
+
+train: $(READY)  ## Train the soft-attention LSTM on the features
+	$(BIN)/attnact train $(ARGS)
+
+sweep: $(READY)  ## Sweep the attention penalty λ
+	$(BIN)/attnact sweep-lambda $(ARGS)
+
+check: lint types test  ## What CI runs: lint, types, tests
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+test: $(READY)  ## Run the tests
+	$(BIN)/python -m pytest
+
+bench: $(READY)  ## Measure the speed, and how far it is from this machine's limits
+	$(BIN)/python -m tests.bench
+
+clean:  ## Remove .venv and what tools leave behind; features and runs stay
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find attnact extract train tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,127 @@
+"""Attention maps and penalty against loops written from the equations, and the released code."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from attnact.attention import ContextAttention, LocationAttention, attention_penalty
+
+B, T, L, C, H = 2, 4, 6, 5, 3
+
+
+def softmax(scores: list[float]) -> list[float]:
+    total = sum(math.exp(e) for e in scores)
+    return [math.exp(e) / total for e in scores]
+
+
+def randomly(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def random_maps(seed: int, sharpness: float) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    scores = sharpness * torch.randn((B, T, L), dtype=torch.float64, generator=generator)
+    return scores.softmax(-1)
+
+
+def test_location_attention_is_a_softmax_of_the_state() -> None:
+    attention = LocationAttention(H, L).double()
+    hidden, X = randomly(B, H), randomly(B, T, L, C)
+    assert attention.project(X) is X
+    maps = attention(hidden, X[:, 0])
+    W = attention.scores.weight.tolist()
+    for b in range(B):
+        scores = [sum(W[i][h] * hidden[b, h].item() for h in range(H)) for i in range(L)]
+        assert maps[b].tolist() == pytest.approx(softmax(scores), abs=1e-12)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_context_attention_asks_every_location(layers: int) -> None:
+    attention = ContextAttention(C, H, layers).double()
+    hidden, X = randomly(B, H), randomly(B, T, L, C)
+    p = {name: value.detach().numpy() for name, value in attention.named_parameters()}
+    for t in range(T):
+        maps = attention(hidden, attention.project(X)[:, t])
+        for b in range(B):
+            scores = []
+            for i in range(L):
+                seen = p["features.weight"] @ X[b, t, i].numpy() + p["features.bias"]
+                for k in range(layers - 1):
+                    seen = np.tanh(seen) if k > 0 else seen  # between the further layers alone
+                    seen = p[f"deeper.{k}.weight"] @ seen + p[f"deeper.{k}.bias"]
+                look = np.tanh(seen + p["hidden.weight"] @ hidden[b].numpy())
+                scores.append(float(p["scores.weight"][0] @ look + p["scores.bias"][0]))
+            assert maps[b].tolist() == pytest.approx(softmax(scores), abs=1e-12)
+
+
+def test_deep_context_attention_of_the_released_code(shared) -> None:
+    """Three attention layers: the first map, from the start that its deeper init layers make."""
+    file = np.load(shared / "reference/released_context_deep.npz")
+    p = {name[6:]: torch.from_numpy(file[name]) for name in file if name.startswith("param/")}
+    X = torch.from_numpy(file["x"]).transpose(0, 1)  # to (B, T, L, C)
+    start = X.mean((1, 2))
+    for i in (1, 2):
+        start = torch.relu(start @ p[f"ff_init_{i}_W"] + p[f"ff_init_{i}_b"]) / 2  # its dropout
+    hidden = torch.tanh(start @ p["ff_state_W"] + p["ff_state_b"])
+    attention = ContextAttention(X.shape[-1], hidden.shape[1], 3)
+    sharpness = 2.0  # its option temperature_inverse, which multiplies the scores
+    attention.load_state_dict(
+        {
+            "features.weight": p["decoder_Wc_att"].T,
+            "features.bias": p["decoder_b_att"],
+            "deeper.0.weight": p["decoder_W_att_1"].T,
+            "deeper.0.bias": p["decoder_b_att_1"],
+            "deeper.1.weight": p["decoder_W_att_2"].T,
+            "deeper.1.bias": p["decoder_b_att_2"],
+            "hidden.weight": p["decoder_Wd_att"].T,
+            "scores.weight": sharpness * p["decoder_U_att"].T,
+            "scores.bias": sharpness * p["decoder_c_tt"],
+        }
+    )
+    maps = attention(hidden, attention.project(X)[:, 0]).detach().numpy()
+    np.testing.assert_allclose(maps, file["alphas"][0], atol=1e-6)
+
+
+@given(st.integers(0, 2**31), st.floats(0.01, 100), st.sampled_from(["location", "context"]))
+@settings(deadline=None, max_examples=40)
+def test_maps_are_probabilities(seed: int, scale: float, form: str) -> None:
+    torch.manual_seed(seed)
+    attention = LocationAttention(H, L) if form == "location" else ContextAttention(C, H, 2)
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.mul_(scale)
+        maps = attention(scale * torch.randn(B, H), attention.project(torch.randn(B, L, C)))
+    assert maps.shape == (B, L)
+    assert (maps >= 0).all()
+    torch.testing.assert_close(maps.sum(1), torch.ones(B))
+
+
+@pytest.mark.parametrize("form", ["sum", "mean"])
+@pytest.mark.parametrize("valid", [T, 2, 1])
+def test_penalty(form: str, valid: int) -> None:
+    maps = random_maps(0, 1.0)
+    mask = (torch.arange(T) < torch.tensor([[valid], [T]])).float()
+    for b, steps in enumerate((valid, T)):
+        expected = 0.0
+        for i in range(L):
+            expected += (1 - sum(maps[b, t, i].item() for t in range(steps))) ** 2
+        expected /= L if form == "mean" else 1
+        found = attention_penalty(maps, mask, form)[b].item()  # type: ignore[arg-type]
+        assert found == pytest.approx(expected, abs=1e-12)
+
+
+@given(st.integers(0, 2**31), st.floats(0, 30))
+@settings(deadline=None, max_examples=40)
+def test_penalty_is_least_when_everything_is_looked_at_alike(seed: int, sharpness: float) -> None:
+    """Σ_i Σ_t l_ti = T whatever the maps, so uniform maps reach the minimum, L (1 − T/L)²."""
+    penalty = attention_penalty(random_maps(seed, sharpness), torch.ones(B, T), "sum")
+    assert (penalty >= L * (1 - T / L) ** 2 - 1e-9).all()
+    assert (penalty <= (T - 1) ** 2 + L - 1 + 1e-9).all()  # all on one location
+    even = torch.full((B, T, L), 1 / L, dtype=torch.float64)
+    least = attention_penalty(even, torch.ones(B, T), "sum")
+    torch.testing.assert_close(least, torch.full((B,), L * (1 - T / L) ** 2, dtype=torch.float64))
