@@ -62,14 +62,22 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
             model = AttentionLSTM(ModelConfig(**shape)).to(device)
             names = file.keys()
             model.load_state_dict({name: file.get_tensor(name) for name in names})
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RunError(f"{path}: not a model of attnact, or damaged ({error})") from error
-    return Checkpoint(
-        model=model.eval(),
-        classes=description["classes"],
-        multi_label=description["multi_label"],
-        features=description["features"],
-    )
+        return Checkpoint(
+            model=model.eval(),
+            classes=description["classes"],
+            multi_label=description["multi_label"],
+            features=description["features"],
+        )
+    except (
+        SafetensorError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
+        why = " ".join(str(error).split())  # torch's messages have several lines
+        raise RunError(f"{path}: not a model of attnact, or damaged ({why})") from error
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from attnact import __version__
 from attnact.cli_options import choices, given, options_of
 from attnact.errors import AttnactError
 from attnact.extract.config import ExtractConfig
+from attnact.memory import keep_freed_memory
 from attnact.train.config import TrainConfig
 from attnact.vocabulary import DATASETS, PLACES
 
@@ -52,6 +53,7 @@ def main() -> None:
     The way through: datasets, download, features, train, evaluate, sweep-lambda, visualize.
     `attnact demo` goes all of it on videos that it draws itself.
     """
+    keep_freed_memory()
 
 
 @main.command()

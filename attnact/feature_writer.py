@@ -9,6 +9,7 @@ import fcntl
 import os
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,6 +26,7 @@ from attnact.features import (
     Cubes,
     FeatureCache,
     VideoRow,
+    damage_told,
     index_digest,
     open_hdf5,
     read_rows,
@@ -34,6 +36,7 @@ from attnact.files import publish
 from attnact.vocabulary import Compression
 
 CHUNK_FRAMES = 4  # 392 KiB of float16
+RELEASED = -1  # in place of a lock
 
 # No shuffle filter: 84 % of these features are zero, and shuffling them makes the files larger.
 _FILTERS: dict[Compression, Mapping[str, Any]] = {
@@ -101,18 +104,25 @@ class ShardWriter:
 
     def close(self) -> None:
         """Makes the shard appear under its name, whole."""
+        if self._lock == RELEASED:
+            raise ValueError("this shard was closed or abandoned before")
         _write_rows(self._file.create_group("videos"), self._rows)
         self._file.close()
         publish(self._part, self.path)
-        _unlock(self.path, self._lock)
+        self._release()
 
     def abandon(self) -> None:
         """Leaves no trace of a shard that is not closed; another process may claim it."""
-        if not self._file:
+        if self._lock == RELEASED:
             return
-        self._file.close()
+        with suppress(OSError, RuntimeError):  # a full disk stops HDF5 from closing the file
+            self._file.close()
         self._part.unlink(missing_ok=True)
+        self._release()
+
+    def _release(self) -> None:
         _unlock(self.path, self._lock)
+        self._lock = RELEASED
 
     @property
     def _part(self) -> Path:
@@ -148,7 +158,8 @@ def write_index(
     rows: list[VideoRow] = []
     shard_frames: list[int] = []
     for shard in range(shards):
-        with open_hdf5(shard_path(cache, shard)) as file:
+        path = shard_path(cache, shard)
+        with open_hdf5(path) as file, damage_told(path):
             rows += read_rows(file["videos"])
             shard_frames.append(len(file["features"]))
     part = cache.with_suffix(f".{os.getpid()}.part")
@@ -197,6 +208,7 @@ def _write_rows(group: Any, rows: Sequence[VideoRow]) -> None:
 def _virtual_layout(cache: Path, shard_frames: Sequence[int]) -> Any:
     """`features` over the shards, whose names are relative: the cache may move with its shards."""
     layout = h5py.VirtualLayout((sum(shard_frames), *CUBE), np.float16)
+    layout.dcpl.set_obj_track_times(False)  # or the same features would make other bytes each time
     start = 0
     for shard, frames in enumerate(shard_frames):
         if frames:

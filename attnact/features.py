@@ -10,6 +10,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ SCHEMA = 1  # grows when an older reader could no longer make sense of the file
 ROWS, CHANNELS = 7, 1024
 LOCATIONS = ROWS * ROWS
 CUBE = (ROWS, ROWS, CHANNELS)
+
+# What h5py raises where the bytes of a file make no sense.
+DAMAGE = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 
 Cubes = npt.NDArray[np.float16]  # (frames, 7, 7, 1024)
 
@@ -123,13 +127,8 @@ class FeatureCache:
             start = first + done - int(self._shard_starts[shard])
             stop = min(start + count - done, int(np.diff(self._shard_starts)[shard]))
             here = np.s_[done : done + stop - start]
-            try:
+            with damage_told(shard_path(self.path, shard)):
                 self._shard(shard).read_direct(cubes, np.s_[start:stop], here)
-            except OSError as error:
-                file = shard_path(self.path, shard)
-                raise CacheError(
-                    f"{file}: damaged; delete it and run `attnact features` again"
-                ) from error
             done += stop - start
         return cubes
 
@@ -185,6 +184,15 @@ def open_hdf5(path: Path) -> Any:
         ) from error
 
 
+@contextmanager
+def damage_told(shard: Path) -> Iterator[None]:
+    """Turns what h5py raises for a damaged shard into a CacheError."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise CacheError(f"{shard}: damaged; delete it and run `attnact features` again") from error
+
+
 def read_rows(group: Any) -> list[VideoRow]:
     """The rows of a `videos` group of a shard or an index."""
     columns = [
@@ -210,17 +218,20 @@ def index_digest(file: Any) -> str:
 
 
 def _check(file: Any, path: Path) -> None:
-    schema = file.attrs.get("schema")
+    try:
+        schema = file.attrs.get("schema")
+    except DAMAGE:
+        schema = 0
     if schema is None:
         raise CacheError(f"{path}: an HDF5 file, but not a feature cache of attnact")
-    if schema > SCHEMA:
+    if isinstance(schema, np.integer) and schema > SCHEMA:
         raise CacheError(
             f"{path}: written by a newer attnact (schema {schema}; this one reads {SCHEMA}); "
             "upgrade attnact"
         )
     try:
-        whole = file.attrs.get("digest") == index_digest(file)
-    except (OSError, RuntimeError, ValueError):
+        whole = bool(file.attrs.get("digest") == index_digest(file))
+    except DAMAGE:
         whole = False
     if not whole:
         raise CacheError(

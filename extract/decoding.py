@@ -86,7 +86,7 @@ def _answers(work: Sequence[tuple[Any, ...]], time_limit: float) -> Iterator[tup
                 yield done, answer
                 if not isinstance(answer, Frames):
                     done += 1
-                if not process.is_alive() and isinstance(answer, Failed):
+                if connection.closed:  # the child hung or died
                     break
         finally:
             process.kill()
@@ -105,11 +105,10 @@ def _start(work: Sequence[tuple[Any, ...]]) -> tuple[multiprocessing.process.Bas
 
 
 def _receive(process: Any, connection: Any, time_limit: float) -> Any:
-    """The next answer; a `Failed` made here when the child hangs or dies."""
+    """The next answer; when the child hangs or dies, a `Failed`, and the connection is closed."""
     try:
         if not connection.poll(time_limit):
-            process.kill()
-            process.join()
+            connection.close()
             return Failed(f"no frame in {time_limit:g} s (the time limit)")
         answer = connection.recv()
         if isinstance(answer, int):  # a count of frames; their bytes follow
@@ -117,6 +116,7 @@ def _receive(process: Any, connection: Any, time_limit: float) -> Any:
             return Frames(pixels.reshape(answer, FRAME_SIDE, FRAME_SIDE, 3))
         return answer
     except (EOFError, OSError):
+        connection.close()
         process.join()
         return Failed(f"the decoder crashed (exit code {process.exitcode})")
 

@@ -32,7 +32,7 @@ from attnact.extract.decoding import Ended, Failed, probe_all
 from attnact.extract.plan import Plan, Settings, check_same, divide, keep_plan, plan_path, read_plan
 from attnact.extract.video import FRAME_SIDE, Frame, read_frames, resize
 from attnact.feature_writer import Listing, ShardWriter, write_index
-from attnact.features import FeatureCache, VideoRow
+from attnact.features import Cubes, FeatureCache, VideoRow
 from attnact.progress import progress
 
 
@@ -125,11 +125,11 @@ def extract(extraction: Extraction, report: Report) -> FeatureCache | None:
         CacheError: not enough disk, or a cache begun with other settings.
     """
     job = extraction.job
+    _check_disk(job.cache, job.plan)
     plan = keep_plan(job.cache, job.plan)
     if extraction.backbone.is_random and not random_weights_path(job.cache).exists():
         extraction.backbone.save(random_weights_path(job.cache))
     missing = plan.missing(job.cache)
-    _check_disk(job.cache, plan, missing)
     if missing:
         _make_shards(replace(extraction, job=replace(job, plan=plan)), missing, report)
     if plan.missing(job.cache):
@@ -157,7 +157,17 @@ def _make_shards(extraction: Extraction, shards: Sequence[int], report: Report) 
 
 
 def _write(writer: ShardWriter, batch: Batch, cubes: torch.Tensor) -> None:
-    rows = cubes.cpu().numpy()
+    try:
+        _write_batch(writer, batch, cubes.cpu().numpy())
+    except BaseException as error:
+        writer.abandon()  # or a later batch would finish a shard that lacks this one
+        if isinstance(error, OSError) and error.errno:  # HDF5 says it in many lines
+            why = os.strerror(error.errno)
+            raise CacheError(f"{writer.path}: cannot be written ({why})") from error
+        raise
+
+
+def _write_batch(writer: ShardWriter, batch: Batch, rows: Cubes) -> None:
     start = 0
     for video, event in batch.events:
         if isinstance(event, int):
@@ -231,8 +241,9 @@ def _calibration_frames(dataset: Dataset, config: ExtractConfig) -> torch.Tensor
     return torch.from_numpy(np.stack(frames))
 
 
-def _check_disk(cache: Path, plan: Plan, missing: Sequence[int]) -> None:
-    needed, free = plan.bytes_in(missing), shutil.disk_usage(cache.parent).free
+def _check_disk(cache: Path, plan: Plan) -> None:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    needed, free = plan.bytes_in(plan.missing(cache)), shutil.disk_usage(cache.parent).free
     if needed > free:
         raise CacheError(
             f"{cache.parent}: not enough disk, about {needed / 2**30:.1f} GiB needed and "

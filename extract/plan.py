@@ -16,6 +16,7 @@ from attnact.vocabulary import BackboneName, Compression, Decoder, Resize
 
 # A shard is what a kill may cost: about a minute of a two-core CPU, a second of a large GPU.
 SHARD_FRAMES = 2048
+GUESSED_FRAMES = 256  # of a video whose header does not tell, so that such videos share out too
 
 # Measured on clips of 224×224 frames with Caffe's weights; enough to refuse a disk that is full.
 KIB_PER_FRAME: dict[Compression, float] = {"zstd": 24, "lz4": 35, "gzip": 23, "none": 98}
@@ -70,7 +71,8 @@ class Plan:
 def divide(frames: Sequence[int]) -> tuple[int, ...]:
     """The first video of each shard, so that a shard has about `SHARD_FRAMES` frames."""
     starts, filled = [0], 0
-    for video, count in enumerate(frames):
+    for video, declared in enumerate(frames):
+        count = declared or GUESSED_FRAMES
         if filled and filled + count > SHARD_FRAMES:
             starts.append(video)
             filled = 0
@@ -124,8 +126,10 @@ def keep_plan(cache: Path, plan: Plan) -> Plan:
         assert kept is not None
         check_same(cache, kept, plan.settings, plan.paths)
         return kept
+    except OSError:  # a disk without hard links; here the last of several at once would win
+        part.replace(path)
     finally:
-        part.unlink()
+        part.unlink(missing_ok=True)
     return plan
 
 

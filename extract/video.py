@@ -6,7 +6,7 @@ faster one a core, so it is the default. decord is offered where it is right; se
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,8 @@ def read_frames(path: Path, decoder: Decoder = "pyav") -> Iterator[Frame]:
         count += 1
     if count == 0:
         raise VideoError(f"{path.name}: no frame decodes")
-    if count < WHOLE * declared and declared - count > 2:
-        raise VideoError(f"{path.name}: truncated, {count} of {declared} frames decode")
+    if _too_few(count, declared) and _too_few(count, due := _frames_due(path, declared)):
+        raise VideoError(f"{path.name}: truncated, {count} of {due} frames decode")
 
 
 def resize(frame: Frame, how: Resize) -> Frame:
@@ -104,11 +104,30 @@ def decord_reads(path: Path) -> bool:
                 return False
         elif "mp4" not in container.format.name:
             return False
-        packets = [packet for packet in container.demux(stream) if packet.size]
+        packets = [packet for packet in _packets(container, stream) if packet.size]
         if len(packets) != stream.frames or any(packet.is_discard for packet in packets):
             return False
     first = next(_decoded(path), None)
     return first is not None and first.rotation == 0
+
+
+def _too_few(count: int, due: int) -> bool:
+    return count < WHOLE * due and due - count > 2
+
+
+def _frames_due(path: Path, declared: int) -> int:
+    """How many frames a file should have that has far fewer than its header declares.
+
+    Where the frame rate varies, AVI counts the pauses as well, and other headers tell how long the
+    video is, not how many frames it has. So if the packets reach the end, they are the count.
+    """
+    info = probe(path)
+    with _opened(path) as (container, stream):
+        packets = [packet for packet in _packets(container, stream) if packet.size]
+        ticks = [packet.dts if packet.pts is None else packet.pts for packet in packets]
+        last = max((tick for tick in ticks if tick is not None), default=0)
+        seconds = float((last - (stream.start_time or 0)) * stream.time_base)
+    return len(packets) if seconds * info.frame_rate >= WHOLE * declared else declared
 
 
 @contextmanager
@@ -116,10 +135,10 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """The container and its video stream, closed at the end; FFmpeg's errors as VideoError."""
     try:
         container = av.open(str(path), metadata_errors="replace")
-    except OSError as error:  # av.FFmpegError for broken files is an OSError or a ValueError
-        raise VideoError(f"{path.name}: cannot be opened ({_reason(error)})") from error
-    except ValueError as error:
+    except av.InvalidDataError as error:
         raise VideoError(f"{path.name}: not a video that FFmpeg knows") from error
+    except (OSError, av.FFmpegError) as error:  # an EOFError for some MP4 files that are cut off
+        raise VideoError(f"{path.name}: cannot be opened ({_reason(error)})") from error
     with container:
         stream: Any = container.streams.best("video")
         if stream is None or stream.disposition & Disposition.attached_pic:
@@ -131,18 +150,17 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 def _decoded(path: Path) -> Iterator[av.VideoFrame]:
     """PyAV's frames. A packet that does not decode is skipped, as the ffmpeg program does."""
     with _opened(path) as (container, stream):
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError:  # the file ends in mid-packet
-                packet = None
-            if packet is None:
-                return
+        for packet in _packets(container, stream):
             try:
                 yield from packet.decode()
             except av.FFmpegError:
                 continue
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """The packets up to the end of the file, or to where it breaks off."""
+    with suppress(av.FFmpegError):
+        yield from container.demux(stream)
 
 
 def _read_pyav(path: Path) -> Iterator[Frame]:
@@ -165,5 +183,5 @@ def _read_decord(path: Path) -> Iterator[Frame]:
         raise VideoError(f"{path.name}: decord gives up; try --decoder pyav") from error
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError | av.FFmpegError) -> str:
     return error.strerror or type(error).__name__

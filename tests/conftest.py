@@ -1,8 +1,10 @@
 """Fixtures that more than one test module needs."""
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
@@ -18,6 +20,45 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip("no shared data beside the checkout")
     return path
+
+
+@pytest.fixture(scope="session")
+def ffmpeg() -> Callable[..., bytes]:
+    """Runs the ffmpeg program, a decoder and encoder apart from ours; returns its stdout."""
+
+    def run(*arguments: object, stdin: bytes = b"") -> bytes:
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *map(str, arguments)]
+        return subprocess.run(command, input=stdin, capture_output=True, check=True).stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def make_clip(ffmpeg) -> Callable[..., Path]:
+    """Encodes a clip of blocks of colour that move to the right: no two frames are alike.
+
+    `codec` are the options of ffmpeg that stand before the output file.
+    """
+
+    def make(
+        path: Path,
+        *codec: str,
+        frames: int = 20,
+        size: tuple[int, int] = (176, 144),
+        seed: int = 0,
+    ) -> Path:
+        width, height = size
+        blocks = np.random.default_rng(seed).integers(
+            0, 256, (height // 16 + 1, width // 16 + 1, 3)
+        )
+        texture = np.kron(blocks, np.ones((16, 16, 1))).astype(np.uint8)[:height, :width]
+        pixels = np.stack([np.roll(texture, 7 * i, axis=1) for i in range(frames)])
+        raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", "25")
+        codec = codec or ("-c:v", "mpeg4", "-q:v", "3")
+        ffmpeg(*raw, "-i", "-", *codec, path, stdin=pixels.tobytes())
+        return path
+
+    return make
 
 
 CLASSES = ["dive", "jump", "run"]

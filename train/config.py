@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from attnact.errors import RunError
 from attnact.vocabulary import AttentionForm, DropoutForm, PenaltyForm, Recipe, Repeats, Vote
@@ -67,7 +67,7 @@ def resolve(choices: Mapping[str, Any], cache: "FeatureCache") -> TrainConfig:
 
     Raises:
         RunError: the cache has no such fold.
-        ValueError: a choice that is out of range.
+        ValueError: a choice of the wrong kind, or out of range.
     """
     chosen = {name: value for name, value in choices.items() if value is not None}
     recipe = _RELEASED if chosen.get("recipe") == "released" else {}
@@ -97,6 +97,14 @@ def from_file(values: Mapping[str, Any]) -> TrainConfig:
 
 
 def _check(config: TrainConfig) -> None:
+    for name, kind in get_type_hints(TrainConfig).items():
+        value = getattr(config, name)
+        if get_origin(kind) is Literal:
+            words = get_args(kind)
+            _require(value in words, f"{name} must be one of {', '.join(words)}")
+        else:
+            fits = isinstance(value, (int, float) if kind is float else kind)
+            _require(fits, f"{name} must be of the kind {kind.__name__}")
     for name in ("attention_layers", "hidden_size", "batch_size", "epochs"):
         _require(getattr(config, name) >= 1, f"{name} must be at least 1")
     for name in ("train_stride", "test_stride"):

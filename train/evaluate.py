@@ -150,10 +150,11 @@ def write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
     """Writes a CSV file, whole."""
 
     class Lines(list[str]):
-        write = list.append  # all that csv asks of a file
+        def write(self, line: str) -> None:  # all that csv asks of a file
+            self.append(line.removesuffix("\r\n") + "\n")
 
     lines = Lines()
-    csv.writer(lines, lineterminator="\n").writerows(rows)
+    csv.writer(lines).writerows(rows)  # quotes \r and \n only where it ends lines with both
     write_text(path, "".join(lines))
 
 
@@ -170,8 +171,9 @@ def read_predictions(path: Path, cache: FeatureCache) -> tuple[Ints, Floats]:
         if rows[0][3:] != cache.classes:
             raise RunError(f"{path}: its classes are not those of {cache.path}")
         videos = [position[row[0]] for row in rows[1:]]
-        return np.array(videos, np.int64), np.array([row[3:] for row in rows[1:]], np.float64)
-    except (OSError, IndexError, KeyError, ValueError) as error:
+        scores = np.array([row[3:] for row in rows[1:]], np.float64)
+        return np.array(videos, np.int64), scores.reshape(len(videos), len(cache.classes))
+    except (OSError, csv.Error, IndexError, KeyError, ValueError) as error:
         raise RunError(f"{path}: cannot be read ({error})") from error
 
 

@@ -189,9 +189,10 @@ def _fit(
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
             }
-            save_state(training.run.state, state)
+            # The state last: nothing that it counts as done may be missing after an interruption.
             lines = (json.dumps(entry) + "\n" for entry in history)
             write_text(training.run.metrics, "".join(lines))
+            save_state(training.run.state, state)
     return model, state
 
 

@@ -56,7 +56,6 @@ def open_store(
     """A store for the features of these videos, where they fit.
 
     Raises:
-        ValueError: "device" on a machine that has none beside its CPU.
         CacheError: a shard is missing or damaged.
     """
     needed = int(cache.frame_counts[videos].sum()) * BYTES_PER_FRAME

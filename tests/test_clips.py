@@ -1,0 +1,99 @@
+"""Clips against a naive loop over the frames of each video."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attnact.features import VideoRow
+from attnact.train.clips import cut_clips
+from attnact.train.config import CLIP_FRAMES
+
+RATES = [0.0, 10.0, 12.5, 15.0, 23.976, 24.0, 25.0, 29.97, 30.0, 50.0, 59.94, 60.0]
+
+
+def cache_of(*videos: tuple[int, float]) -> Any:
+    """What of a cache decides the clips: the frame count and frame rate of each video."""
+    rows = [VideoRow(i, frames=count, frame_rate=rate) for i, (count, rate) in enumerate(videos)]
+    return SimpleNamespace(rows=rows, first_frames=np.cumsum([0, *(n for n, _ in videos)])[:-1])
+
+
+@given(
+    videos=st.lists(st.tuples(st.integers(1, 330), st.sampled_from(RATES)), min_size=1, max_size=5),
+    fps=st.sampled_from([30.0, 15.0, 6.0]),
+    stride=st.integers(1, 40),
+    repeats=st.sampled_from(["masked", "kept"]),
+    data=st.data(),
+)
+def test_clips(videos: Any, fps: float, stride: int, repeats: Any, data: st.DataObject) -> None:
+    cache = cache_of(*videos)
+    chosen = data.draw(st.permutations(range(len(videos))))[: data.draw(st.integers(1, 5))]
+    expected, where, counted = [], [], []
+    for video in chosen:
+        count, rate = videos[video]
+        own = range(cache.first_frames[video], cache.first_frames[video] + count)
+        step = min(range(1, 20), key=lambda k: abs(k - (rate or 30) / fps))  # the nearest
+        fits = [own[start::step][:30] for start in range(0, count, stride)]
+        for clip in [list(c) for c in fits if len(c) == 30] or [list(own[::step])]:
+            counted.append([1] * len(clip) + [int(repeats == "kept")] * (30 - len(clip)))
+            expected.append(clip + clip[-1:] * (30 - len(clip)))
+            where.append(video)
+    clips = cut_clips(cache, np.array(chosen), fps=fps, stride=stride, repeats=repeats)
+    assert len(clips) == len(expected)
+    assert clips.positions().tolist() == expected
+    assert clips.mask().tolist() == counted
+    assert clips.video.tolist() == where
+
+
+@pytest.mark.parametrize(
+    ("rate", "fps", "step"),
+    [
+        (30, 30, 1),
+        (30, 15, 2),
+        (30, 6, 5),
+        (29.97, 6, 5),
+        (25, 30, 1),
+        (25, 15, 2),
+        (25, 6, 4),
+        (60, 30, 2),
+        (10, 30, 1),
+        (0, 15, 2),  # a file that does not tell its rate
+    ],
+)
+def test_step(rate: float, fps: float, step: int) -> None:
+    clips = cut_clips(cache_of((500, rate)), np.array([0]), fps=fps, stride=500, repeats="masked")
+    assert clips.positions().tolist() == [list(range(0, 30 * step, step))]
+
+
+@pytest.mark.parametrize("repeats", ["masked", "kept"])
+def test_one_frame(repeats: Any) -> None:
+    cache = cache_of((40, 30), (1, 30), (40, 30))
+    clips = cut_clips(cache, np.array([1]), fps=30, stride=1, repeats=repeats)
+    assert clips.positions().tolist() == [[40] * CLIP_FRAMES]
+    assert clips.mask().sum() == (1 if repeats == "masked" else CLIP_FRAMES)
+
+
+def test_a_frame_short_and_just_enough() -> None:
+    cache = cache_of((29, 30), (30, 30), (31, 30))
+    clips = cut_clips(cache, np.arange(3), fps=30, stride=1, repeats="masked")
+    assert clips.video.tolist() == [0, 1, 2, 2]
+    assert clips.frames.tolist() == [29, 30, 30, 30]
+    assert clips.positions()[0, -2:].tolist() == [28, 28]
+
+
+def test_no_videos() -> None:
+    clips = cut_clips(cache_of((40, 30)), np.array([], int), fps=30, stride=1, repeats="kept")
+    assert len(clips) == 0
+    assert clips.positions().shape == clips.mask().shape == (0, CLIP_FRAMES)
+
+
+def test_choosing_clips() -> None:
+    cache = cache_of((33, 30), (12, 30))
+    clips = cut_clips(cache, np.arange(2), fps=15, stride=1, repeats="masked")
+    order = np.array([1, 0, 1])
+    assert (clips[order].positions() == clips.positions()[order]).all()
+    assert (clips[order].mask() == clips.mask()[order]).all()
+    assert clips[order].video.tolist() == [1, 0, 1]

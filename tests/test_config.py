@@ -1,0 +1,138 @@
+"""Where each choice of a run comes from, and what is refused."""
+
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from attnact.errors import RunError
+from attnact.train.config import CLIP_FRAMES, TrainConfig, from_file, resolve
+
+CACHE: Any = SimpleNamespace(name="ucf11", path=Path("x.h5"), folds={"groups": [], "loo1": []})
+
+
+def of(name: str) -> Any:
+    return SimpleNamespace(**{**vars(CACHE), "name": name})
+
+
+def test_paper() -> None:
+    """Sections 3 and 4 of the paper, where it says."""
+    config = resolve({}, CACHE)
+    assert CLIP_FRAMES == 30
+    assert (config.recipe, config.fold, config.attention) == ("paper", "groups", "location")
+    assert (config.lstm_layers, config.dropout, config.dropout_form) == (3, 0.5, "paper")
+    assert (config.attention_penalty, config.penalty_form) == (0, "sum")
+    assert (config.weight_decay, config.epochs, config.validation) == (1e-5, 15, 0.15)
+    assert (config.batch_size, config.fps, config.train_stride) == (128, 30, 1)
+    assert (config.repeats, config.vote) == ("masked", "mean")
+
+
+def test_released() -> None:
+    config = resolve({"recipe": "released"}, CACHE)
+    differs = {
+        "recipe": "released",
+        "attention": "context",
+        "lstm_layers": 1,
+        "dropout_form": "released",
+        "penalty_form": "mean",
+        "learning_rate": 2e-4,
+        "repeats": "kept",
+        "vote": "majority",
+    }
+    assert config == replace(resolve({}, CACHE), **differs)
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden_size"), [("ucf11", 512), ("hmdb51", 1024), ("hollywood2", 512), ("mine", 512)]
+)
+@pytest.mark.parametrize("recipe", ["paper", "released"])
+def test_hidden_size_of_the_data_set(name: str, hidden_size: int, recipe: str) -> None:
+    assert resolve({"recipe": recipe}, of(name)).hidden_size == hidden_size
+
+
+def test_choices_win() -> None:
+    choices = {"hidden_size": 8, "lstm_layers": 2, "fold": "loo1", "vote": "mean"}
+    config = resolve({"recipe": "released", "seed": None, **choices}, of("hmdb51"))
+    assert choices.items() <= asdict(config).items()
+    assert (config.attention, config.seed) == ("context", 0)
+
+
+@pytest.mark.parametrize("fold", ["1", "", "Groups"])
+def test_unknown_fold(fold: str) -> None:
+    with pytest.raises(RunError, match=rf"x.h5: no fold '{fold}'; it has groups, loo1"):
+        resolve({"fold": fold}, CACHE)
+
+
+def test_a_cache_without_folds() -> None:
+    with pytest.raises(RunError, match=r"x\.h5: no fold ''; it has none"):
+        resolve({}, SimpleNamespace(**{**vars(CACHE), "folds": {}}))  # type: ignore[arg-type]
+
+
+OUT_OF_RANGE = {
+    "attention_layers": [0, -1],
+    "lstm_layers": [0, 6],
+    "hidden_size": [0],
+    "batch_size": [0],
+    "epochs": [0, -3],
+    "train_stride": [0],
+    "test_stride": [0],
+    "seed": [-1],
+    "attention_penalty": [-0.1, math.nan],
+    "weight_decay": [-1e-9, math.nan],
+    "learning_rate": [0, -1e-3, math.nan],
+    "dropout": [-0.1, 1, math.nan],
+    "validation": [-0.1, 1, math.nan],
+    "fps": [0, -30, math.nan],
+}
+WRONG_KIND = {
+    "attention": ["both", None, 1],
+    "recipe": ["", "PAPER"],
+    "dropout_form": ["none"],
+    "penalty_form": ["max"],
+    "repeats": ["dropped"],
+    "vote": ["median"],
+    "hidden_size": [3.5, "8"],
+    "epochs": ["15"],
+    "fps": ["30"],
+    "fold": [1],
+}
+WRONG = [
+    (name, value)
+    for wrong in (OUT_OF_RANGE, WRONG_KIND)
+    for name, values in wrong.items()
+    for value in values
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_wrong_values_are_named(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must"):
+        from_file({name: value})
+    if value is not None:  # which means that nothing was chosen
+        with pytest.raises(ValueError, match=f"^{name} must"):
+            resolve({name: value}, CACHE)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("lstm_layers", [1, 5]),
+        ("dropout", [0, 0.99]),
+        ("validation", [0.0, 0.5]),
+        ("attention_penalty", [0, 10]),
+        ("weight_decay", [0]),
+    ],
+)
+def test_ends_of_the_ranges(name: str, values: list[Any]) -> None:
+    assert [getattr(resolve({name: value}, CACHE), name) for value in values] == values
+
+
+def test_from_file() -> None:
+    config = resolve({"recipe": "released", "seed": 3}, CACHE)
+    assert from_file(asdict(config)) == config
+    assert from_file({}) == TrainConfig()
+    with pytest.raises(ValueError, match="unknown settings lambda, momentum"):
+        from_file({"momentum": 1, "lambda": 1, "seed": 0})

@@ -1,0 +1,204 @@
+"""Whatever a file does to its decoder, it costs that file and no other."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attnact.errors import VideoError
+from attnact.extract.decoding import BLOCK, Ended, Event, Failed, Frames, decode, probe_all
+from attnact.extract.video import probe, read_frames, resize
+
+FRAMES = {"one.avi": 1, "block.avi": BLOCK, "more.avi": BLOCK + 1, "long.avi": 5 * BLOCK}
+LIMIT, PATIENCE = 5.0, 120.0  # seconds, where a file hangs and where none does
+
+
+@pytest.fixture(scope="module")
+def clips(make_clip, ffmpeg, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    for seed, (name, frames) in enumerate(FRAMES.items()):
+        make_clip(folder / name, frames=frames, seed=seed)
+    make_clip(folder / "b_frames.avi", "-c:v", "mpeg4", "-bf", "2")
+    (folder / "text.avi").write_text("no video")
+    (folder / "cut.avi").write_bytes((folder / "long.avi").read_bytes()[:40_000])
+    return folder
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    """A file that hangs whoever opens it."""
+    path = tmp_path / "hangs.avi"
+    os.mkfifo(path)
+    return path
+
+
+def gather(events: Iterator[tuple[int, Event]]) -> list[tuple[list[np.ndarray], Ended | Failed]]:
+    """The frames of each file and its end; the files come one after the other."""
+    files: list[tuple[list[np.ndarray], Ended | Failed]] = []
+    frames: list[np.ndarray] = []
+    for position, event in events:
+        assert position == len(files)
+        if isinstance(event, Frames):
+            assert 0 < len(event.frames) <= BLOCK
+            frames += list(event.frames)
+        else:
+            files.append((frames, event))
+            frames = []
+    assert not frames
+    return files
+
+
+def hold(path: Path, found: tuple[list[np.ndarray], Any], how: str = "squash") -> None:
+    """All frames of the file, resized, and then its end."""
+    np.testing.assert_array_equal(found[0], [resize(frame, how) for frame in read_frames(path)])
+    assert found[1] == Ended(probe(path), "pyav")
+
+
+@pytest.mark.parametrize("how", ["squash", "crop"])
+def test_frames_are_those_of_the_files_resized(clips, how):
+    paths = [clips / name for name in FRAMES]
+    found = gather(decode(paths, "pyav", how, PATIENCE))
+    assert [len(frames) for frames, _ in found] == list(FRAMES.values())
+    for path, file in zip(paths, found, strict=True):
+        hold(path, file, how)
+
+
+def test_decord_is_used_where_it_is_right(clips):
+    pytest.importorskip("decord")
+    paths = [clips / "more.avi", clips / "b_frames.avi"]
+    found = gather(decode(paths, "decord", "squash", PATIENCE))
+    assert [ended.decoder for _, ended in found] == ["decord", "pyav"]
+    for path, (frames, _) in zip(paths, found, strict=True):
+        expected = [resize(frame, "squash") for frame in read_frames(path)]
+        assert len(frames) == len(expected)
+        assert np.abs(np.int16(frames) - np.int16(expected)).mean((1, 2, 3)).max() < 5
+
+
+def test_no_files():
+    assert list(decode([], "pyav", "squash", PATIENCE)) == []
+    assert list(probe_all([], PATIENCE)) == []
+
+
+def test_a_video_error_fails_its_file_alone(clips):
+    names = ["text.avi", "one.avi", "cut.avi", "none.avi", "more.avi", "text.avi"]
+    found = gather(decode([clips / name for name in names], "pyav", "squash", PATIENCE))
+    for name, (frames, end) in zip(names, found, strict=True):
+        if name in FRAMES:
+            hold(clips / name, (frames, end))
+            continue
+        with pytest.raises(VideoError) as caught:
+            list(read_frames(clips / name))
+        assert end == Failed(str(caught.value))
+
+
+def test_a_file_that_hangs_fails_and_the_next_is_read(clips, fifo):
+    paths = [clips / "one.avi", fifo, clips / "more.avi"]
+    found = gather(decode(paths, "pyav", "squash", LIMIT))
+    hold(paths[0], found[0])
+    assert found[1] == ([], Failed("no frame in 5 s (the time limit)"))
+    hold(paths[2], found[2])
+    assert multiprocessing.active_children() == []
+
+
+def test_a_reader_that_is_slow_is_no_file_that_hangs(clips):
+    events = decode([clips / "long.avi", clips / "one.avi"], "pyav", "squash", LIMIT)
+    first = next(events)
+    time.sleep(LIMIT + 1)  # the decoder waits for us, not we for it
+    found = gather(iter([first, *events]))
+    hold(clips / "long.avi", found[0])
+    hold(clips / "one.avi", found[1])
+
+
+def kill_whoever_opens(fifo: Path) -> None:
+    with fifo.open("wb"):  # returns when the decoder opens the other end
+        (decoder,) = multiprocessing.active_children()
+        decoder.kill()
+
+
+def test_a_file_that_crashes_the_decoder_fails_and_the_next_is_read(clips, fifo):
+    paths = [clips / "one.avi", fifo, clips / "more.avi"]
+    killer = threading.Thread(target=kill_whoever_opens, args=(fifo,))
+    killer.start()
+    found = gather(decode(paths, "pyav", "squash", PATIENCE))
+    killer.join()
+    hold(paths[0], found[0])
+    assert found[1] == ([], Failed("the decoder crashed (exit code -9)"))
+    hold(paths[2], found[2])
+
+
+def test_a_crash_between_frames_fails_the_file(clips):
+    paths = [clips / "long.avi", clips / "more.avi"]
+    events = decode(paths, "pyav", "squash", PATIENCE)
+    first = next(events)
+    (decoder,) = multiprocessing.active_children()
+    decoder.kill()
+    found = gather(iter([first, *events]))
+    assert len(found[0][0]) < FRAMES["long.avi"]
+    assert found[0][1] == Failed("the decoder crashed (exit code -9)")
+    hold(paths[1], found[1])
+
+
+@pytest.mark.parametrize("read", [0, 1, 3])
+def test_closing_early_leaves_no_process(clips, read):
+    events = decode([clips / "long.avi"] * 2, "pyav", "squash", PATIENCE)
+    for _ in range(read):
+        next(events)
+    assert len(multiprocessing.active_children()) == min(read, 1)
+    events.close()
+    assert multiprocessing.active_children() == []
+
+
+def test_probe_all(clips, fifo):
+    paths = [clips / "one.avi", clips / "text.avi", fifo, clips / "none.avi", clips / "more.avi"]
+    found = list(probe_all(paths, LIMIT))
+    assert [found[0], found[4]] == [probe(paths[0]), probe(paths[4])]
+    assert found[1] == Failed("text.avi: not a video that FFmpeg knows")
+    assert found[2] == Failed("no frame in 5 s (the time limit)")
+    assert found[3] == Failed("none.avi: cannot be opened (No such file or directory)")
+
+
+PARENT = """
+import multiprocessing, sys, time
+from pathlib import Path
+from attnact.extract.decoding import decode
+events = decode([Path(sys.argv[1]), Path(sys.argv[2])], "pyav", "squash", 600)
+next(events), next(events)
+print(multiprocessing.active_children()[0].pid, flush=True)
+time.sleep(600)
+"""
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(happens: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not happens():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a decoder that hangs lives on")
+def test_a_hanging_decoder_dies_with_its_parent(clips, fifo):
+    command = [sys.executable, "-c", PARENT, str(clips / "one.avi"), str(fifo)]
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as parent:
+        decoder = int(parent.stdout.readline())
+        with fifo.open("wb"):  # now it hangs, in the middle of FFmpeg
+            assert is_running(decoder)
+            parent.send_signal(signal.SIGKILL)
+            parent.wait()
+            wait_for(lambda: not is_running(decoder))

@@ -1,0 +1,311 @@
+"""Shards are whole or absent, whoever dies when; the index lists what they hold."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path, PurePosixPath
+
+import h5py
+import numpy as np
+import pytest
+
+from attnact.errors import CacheError
+from attnact.feature_writer import Listing, ShardWriter, write_index
+from attnact.features import CUBE, Cubes, VideoRow, read_rows, shard_path
+from attnact.vocabulary import Compression
+
+COMPRESSIONS: tuple[Compression, ...] = ("zstd", "lz4", "gzip", "none")
+
+
+def cubes_of(video: int, frames: int) -> Cubes:
+    """Mostly zeros, as real features are; no two videos or frames alike."""
+    rng = np.random.default_rng(video)
+    return (rng.random((frames, *CUBE)) * (rng.random((frames, *CUBE)) > 0.9)).astype(np.float16)
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    path = shard_path(tmp_path / "small.h5", 0)
+    path.parent.mkdir()
+    return path
+
+
+def claim(path: Path, compression: Compression = "zstd") -> ShardWriter:
+    writer = ShardWriter.claim(path, compression)
+    assert writer is not None
+    return writer
+
+
+def add(writer: ShardWriter, video: int, frames: int, block: int = 3) -> None:
+    cubes = cubes_of(video, frames)
+    for start in range(0, frames, block):
+        writer.append(cubes[start : start + block])
+    writer.end_video(VideoRow(video, 0, 29.97, 320, 240, frames + 1, "pyav"))
+
+
+def write(path: Path, videos: dict[int, int], compression: Compression = "zstd") -> None:
+    """A shard of videos, each with so many frames."""
+    writer = claim(path, compression)
+    for video, frames in videos.items():
+        add(writer, video, frames)
+    writer.close()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_shards_read_back_with_plain_h5py(shard, compression):
+    write(shard, {4: 5, 7: 1, 9: 6}, compression)
+    assert names(shard.parent) == ["00000.h5"]
+    with h5py.File(shard) as file:
+        expected = np.concatenate([cubes_of(4, 5), cubes_of(7, 1), cubes_of(9, 6)])
+        assert file["features"].dtype == np.float16
+        np.testing.assert_array_equal(file["features"], expected)
+        rows = read_rows(file["videos"])
+    assert [(row.video, row.frames) for row in rows] == [(4, 5), (7, 1), (9, 6)]
+    assert rows[0].frame_rate == 29.97
+    assert (rows[0].width, rows[0].height, rows[0].declared_frames) == (320, 240, 6)
+    assert {row.decoder for row in rows} == {"pyav"}
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4", "gzip"])
+def test_compressed_shards_are_smaller(shard, compression):
+    write(shard, {0: 4}, compression)
+    assert shard.stat().st_size < 0.5 * cubes_of(0, 4).nbytes
+
+
+def test_checksums_do_not_depend_on_blocks_or_neighbours(shard):
+    write(shard, {3: 7})
+    other = shard.with_name("00001.h5")
+    writer = claim(other, "none")
+    add(writer, 2, 2)
+    add(writer, 3, 7, block=2)
+    writer.close()
+    with h5py.File(shard) as one, h5py.File(other) as two:
+        assert read_rows(one["videos"])[0] == read_rows(two["videos"])[1]
+
+
+def test_a_dropped_video_is_forgotten(shard):
+    writer = claim(shard)
+    add(writer, 0, 2)
+    writer.append(cubes_of(1, 6))
+    writer.drop_video(1, "it broke")
+    add(writer, 2, 3)
+    writer.drop_video(3, "empty")
+    writer.close()
+    with h5py.File(shard) as file:
+        expected = np.concatenate([cubes_of(0, 2), cubes_of(2, 3)])
+        np.testing.assert_array_equal(file["features"], expected)
+        rows = read_rows(file["videos"])
+    write(shard.with_name("00001.h5"), {2: 3})
+    with h5py.File(shard.with_name("00001.h5")) as file:
+        assert rows[2] == read_rows(file["videos"])[0]  # its checksum has nothing of video 1
+    assert rows[1] == VideoRow(1, failure="it broke")
+    assert rows[3] == VideoRow(3, failure="empty")
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_features_that_are_no_numbers_are_refused(shard, value):
+    cubes = cubes_of(0, 2)
+    cubes[1, 6, 6, 1023] = value
+    writer = claim(shard)
+    with pytest.raises(CacheError, match="features overflow float16"):
+        writer.append(cubes)
+    writer.abandon()
+
+
+def test_nothing_is_seen_before_close(shard):
+    writer = claim(shard)
+    add(writer, 0, 2)
+    assert not shard.exists()
+    writer.close()
+    assert names(shard.parent) == ["00000.h5"]
+
+
+def test_an_abandoned_shard_leaves_nothing_and_may_be_claimed_again(shard):
+    writer = claim(shard)
+    add(writer, 0, 2)
+    writer.abandon()
+    writer.abandon()  # a second time does no harm
+    assert names(shard.parent) == []
+    write(shard, {0: 2})
+    assert names(shard.parent) == ["00000.h5"]
+
+
+def test_abandoning_a_closed_shard_leaves_it(shard):
+    writer = claim(shard)
+    writer.close()
+    writer.abandon()
+    assert names(shard.parent) == ["00000.h5"]
+
+
+def test_a_shard_that_hdf5_cannot_close_is_abandoned_all_the_same(shard, monkeypatch):
+    def full(file: h5py.File) -> None:
+        raise OSError("No space left on device")
+
+    writer = claim(shard)
+    add(writer, 0, 2)
+    with monkeypatch.context() as disk:
+        disk.setattr(h5py.File, "close", full)
+        with pytest.raises(OSError, match="No space left"):
+            writer.close()
+        writer.abandon()
+    assert names(shard.parent) == []
+    with pytest.raises(ValueError, match="closed or abandoned before"):
+        writer.close()
+    writer._file.close()
+
+
+def test_a_shard_has_one_writer(shard):
+    writer = claim(shard)
+    assert ShardWriter.claim(shard, "zstd") is None
+    other = claim(shard.with_name("00001.h5"))
+    other.abandon()
+    writer.close()
+    assert ShardWriter.claim(shard, "zstd") is None  # it is finished
+    assert names(shard.parent) == ["00000.h5"]
+
+
+def test_the_same_videos_make_the_same_bytes(shard):
+    write(shard, {0: 5, 1: 2})
+    again = shard.with_name("00001.h5")
+    writer = claim(again)
+    add(writer, 0, 5, block=1)
+    writer.abandon()
+    write(again, {0: 5, 1: 2})
+    assert shard.read_bytes() == again.read_bytes()
+
+
+OWNER = """
+import sys, time, numpy as np
+from pathlib import Path
+from attnact.feature_writer import ShardWriter
+from attnact.features import VideoRow
+writer = ShardWriter.claim(Path(sys.argv[1]), "zstd")
+writer.append(np.ones((9, 7, 7, 1024), np.float16))
+writer.end_video(VideoRow(0))
+writer._file.flush()
+print("claimed", flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_death_of_a_writer_frees_its_shard(shard):
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-c", OWNER, str(shard)]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout.readline() == b"claimed\n"
+        assert ShardWriter.claim(shard, "zstd") is None
+        owner.send_signal(signal.SIGKILL)
+    assert not shard.exists()
+    write(shard, {0: 5})
+    write(shard.with_name("00001.h5"), {0: 5})
+    assert names(shard.parent) == ["00000.h5", "00001.h5"]
+    assert shard.read_bytes() == shard.with_name("00001.h5").read_bytes()
+
+
+PATHS = ["dive/a.avi", "dive/b.mpg", "run/ü, c.avi", "run/d.avi"]
+
+
+def listing(**changes: object) -> Listing:
+    values = {
+        "name": "folder",
+        "root": Path("/data/folder"),
+        "classes": ["dive", "run"],
+        "paths": PATHS,
+        "labels": np.array([0, 0, 1, 1]),
+        "groups": ["g1", "g2", "g3", "g4"],
+        "folds": {
+            "2": np.array([1, 1, 2, 0], np.int8),
+            "10": np.array([2, 1, 1, 1], np.int8),
+            "1": np.array([1, 2, 2, 1], np.int8),
+        },
+    }
+    return Listing(**{**values, **changes})
+
+
+@pytest.fixture
+def cache_path(shard: Path) -> Path:
+    """Two shards of four videos, of which the second failed."""
+    writer = claim(shard)
+    add(writer, 0, 3)
+    writer.append(cubes_of(1, 2))
+    writer.drop_video(1, "b.mpg: truncated, 2 of 9 frames decode")
+    writer.close()
+    write(shard.with_name("00001.h5"), {2: 2, 3: 4})
+    return shard.parent.with_name("small.h5")
+
+
+def test_the_index_lists_what_the_shards_hold(cache_path):
+    provenance = {"backbone": "googlenet", "command": "attnact features ü"}
+    cache = write_index(cache_path, 2, listing(), provenance)
+    assert names(cache_path.parent) == ["small.h5", "small.shards"]
+    assert (cache.name, cache.root, cache.classes) == (
+        *("folder", Path("/data/folder")),
+        ["dive", "run"],
+    )
+    assert cache.paths == [PATHS[0], PATHS[2], PATHS[3]]
+    assert cache.groups == ["g1", "g3", "g4"]
+    assert cache.labels.tolist() == [0, 1, 1]
+    assert cache.frame_counts.tolist() == [3, 2, 4]
+    assert cache.first_frames.tolist() == [0, 3, 5]
+    assert cache.frame_rates.tolist() == [29.97] * 3
+    assert cache.frames == 9
+    assert list(cache.folds) == ["2", "10", "1"]  # as the data set orders them
+    assert [sides.tolist() for sides in cache.folds.values()] == [[1, 2, 0], [2, 1, 1], [1, 2, 1]]
+    assert cache.failures == [("dive/b.mpg", "b.mpg: truncated, 2 of 9 frames decode")]
+    assert cache.provenance == provenance
+    assert not cache.multi_label
+    cache.close()
+
+
+def test_several_labels_a_video(cache_path):
+    labels = np.array([[1, 0], [1, 1], [0, 1], [1, 1]])
+    cache = write_index(cache_path, 2, listing(labels=labels), {})
+    assert cache.multi_label
+    assert cache.labels.tolist() == [[1, 0], [0, 1], [1, 1]]
+
+
+def test_plain_h5py_reads_the_features_wherever_the_cache_goes(cache_path, tmp_path):
+    write_index(cache_path, 2, listing(), {})
+    elsewhere = tmp_path / "moved" / "further"
+    elsewhere.mkdir(parents=True)
+    for path in (cache_path, cache_path.with_suffix(".shards")):
+        path.rename(elsewhere / path.name)
+    expected = np.concatenate([cubes_of(0, 3), cubes_of(2, 2), cubes_of(3, 4)])
+    with h5py.File(elsewhere / "small.h5") as file:
+        np.testing.assert_array_equal(file["features"], expected)
+        stems = [PurePosixPath(PATHS[i]).stem for i in (0, 2, 3)]
+        assert list(file["videos/name"].asstr()) == stems
+
+
+def test_the_same_shards_make_the_same_index(cache_path):
+    start = int(time.time())
+    write_index(cache_path, 2, listing(), {"backbone": "googlenet"})
+    first = cache_path.read_bytes()
+    write_index(cache_path, 2, listing(), {"backbone": "googlenet"})
+    assert cache_path.read_bytes() == first
+    for second in range(start, int(time.time()) + 1):  # nothing in it tells when it was written
+        assert second.to_bytes(4, "little") not in first
+
+
+def test_no_index_over_a_missing_shard(cache_path):
+    shard_path(cache_path, 1).unlink()
+    with pytest.raises(CacheError, match=r"00001.h5: no such file"):
+        write_index(cache_path, 2, listing(), {})
+    assert names(cache_path.parent) == ["small.shards"]
+
+
+def test_an_index_over_nothing_but_failures(shard):
+    writer = claim(shard)
+    for video in range(4):
+        writer.drop_video(video, "broken")
+    writer.close()
+    cache = write_index(shard.parent.with_name("small.h5"), 1, listing(), {})
+    assert (cache.frames, cache.paths, len(cache.failures)) == (0, [], 4)
+    assert list(cache.verify()) == []
+    with h5py.File(cache.path) as file:
+        assert file["features"].shape == (0, *CUBE)

@@ -1,0 +1,67 @@
+"""Files appear whole or not at all."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attnact import files
+from attnact.files import publish, write_text
+
+
+def test_publish_gives_a_finished_file_its_name(tmp_path: Path) -> None:
+    part, path = tmp_path / "a.part", tmp_path / "a"
+    part.write_bytes(b"new")
+    path.write_bytes(b"old")
+    publish(part, path)
+    assert path.read_bytes() == b"new"
+    assert not part.exists()
+
+
+def test_bytes_reach_the_disk_before_the_name_and_the_name_after(monkeypatch, tmp_path) -> None:
+    part, path = tmp_path / "a.part", tmp_path / "a"
+    part.touch()
+    synced: list[tuple[int, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, path.exists()))
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    inode = part.stat().st_ino
+    publish(part, path)
+    assert synced == [(inode, False), (tmp_path.stat().st_ino, True)]
+
+
+@pytest.mark.parametrize("text", ["", "λ = 10\n", "a" * 100_000])
+def test_write_text(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "older and perhaps longer")
+    write_text(path, text)
+    assert path.read_text(encoding="utf-8") == text
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_older_file_stays_until_the_new_one_is_whole(monkeypatch, tmp_path: Path) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_a_killed_process_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    script = (
+        "import os, pathlib, sys; from attnact import files\n"
+        "files.publish = lambda part, path: os._exit(9)\n"
+        "files.write_text(pathlib.Path(sys.argv[1]), 'new')"
+    )
+    root = Path(__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", script, path], cwd=root).returncode == 9
+    assert not path.exists()

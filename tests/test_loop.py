@@ -1,0 +1,302 @@
+"""Whole runs on a small cache: the same twice, the same when interrupted, blind to the test."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from attnact.checkpoint import load_checkpoint
+from attnact.errors import RunError
+from attnact.features import Cubes, FeatureCache
+from attnact.train import loop
+from attnact.train.config import TrainConfig
+from attnact.train.evaluate import metric, read_predictions
+from attnact.train.loop import hold_out, new_model, train
+from attnact.train.runs import Run, create_run, open_run
+from attnact.train.store import open_store, videos_in
+from attnact.vocabulary import Split
+
+CHOICES: dict[str, Any] = {
+    "fold": "1",
+    "lstm_layers": 2,
+    "hidden_size": 8,
+    "learning_rate": 0.01,
+    "batch_size": 4,
+    "epochs": 2,
+    "train_stride": 3,
+    "test_stride": 3,
+    "validation": 0.3,
+    "attention_penalty": 1.0,
+}
+
+
+def start(folder: Path, cache: FeatureCache, **choices: Any) -> Run:
+    return create_run(folder, TrainConfig(**{**CHOICES, **choices}), cache)
+
+
+def go(run: Run, cache: FeatureCache) -> dict[str, Any]:
+    videos = videos_in(cache, [run.config.fold])
+    return train(run, cache, open_store(cache, videos, "host", torch.device("cpu")))
+
+
+def lines(run: Run) -> list[dict[str, Any]]:
+    """The metrics of every epoch, but for the time that it took."""
+    found = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    return [{key: line[key] for key in line if key != "seconds"} for line in found]
+
+
+def result(run: Run) -> tuple[Any, ...]:
+    """All that a run leaves, but for times and the state."""
+    return run.model.read_bytes(), run.predictions.read_bytes(), lines(run), run.summary()
+
+
+@pytest.fixture(scope="module")
+def whole(cache: FeatureCache, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that was not interrupted."""
+    run = start(tmp_path_factory.mktemp("runs") / "whole", cache)
+    go(run, cache)
+    return run
+
+
+def test_what_a_run_leaves(whole: Run, cache: FeatureCache) -> None:
+    names = {"config.json", "metrics.jsonl", "last.ckpt", "model.safetensors"}
+    names |= {"predictions.csv", "summary.json"}
+    assert {file.name for file in whole.folder.iterdir()} == names
+    phases = [(line["phase"], line["epoch"]) for line in lines(whole)]
+    epochs = whole.summary()["epochs"]
+    assert phases == [
+        ("selection", 1),
+        ("selection", 2),
+        *(("final", e + 1) for e in range(epochs)),
+    ]
+    videos, scores = read_predictions(whole.predictions, cache)
+    assert videos.tolist() == np.flatnonzero(cache.folds["1"] == Split.TEST).tolist()
+    summary = whole.summary()
+    assert summary["value"] == metric(scores, cache.labels[videos])
+    assert (summary["metric"], summary["fold"], summary["videos"]) == ("accuracy", "1", 3)
+    assert summary["random_weights"] is True
+    checkpoint = load_checkpoint(whole.model)
+    assert checkpoint.features == cache.provenance
+    assert (checkpoint.classes, checkpoint.multi_label) == (cache.classes, False)
+
+
+def test_same_seed_same_run(whole: Run, cache: FeatureCache, tmp_path: Path) -> None:
+    torch.manual_seed(99)  # what came before does not matter
+    again = start(tmp_path / "again", cache)
+    go(again, cache)
+    assert result(again) == result(whole)
+
+
+def test_other_seed_other_run(whole: Run, cache: FeatureCache, tmp_path: Path) -> None:
+    other = start(tmp_path / "other", cache, seed=1)
+    go(other, cache)
+    assert lines(other)[0] != lines(whole)[0]
+    assert other.model.read_bytes() != whole.model.read_bytes()
+
+
+INTERRUPTIONS = [
+    *(("save_state", n, when) for n in (1, 2, 3, 4) for when in ("before", "after")),
+    *(("write_text", n, "before") for n in (1, 4)),
+    *(("score_videos", n, "before") for n in (1, 3)),
+    ("save_checkpoint", 1, "after"),
+    ("write_predictions", 1, "after"),
+]
+
+
+@pytest.mark.parametrize(("name", "nth", "when"), INTERRUPTIONS)
+def test_interrupted_and_resumed(
+    name: str, nth: int, when: str, whole: Run, cache: FeatureCache, tmp_path: Path
+) -> None:
+    """Ctrl-C around the n-th call of something, then the run from what is on the disk."""
+    run, calls = start(tmp_path / "run", cache), 0
+    real: Callable[..., Any] = getattr(loop, name)
+
+    def interrupted(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == nth and when == "before":
+            raise KeyboardInterrupt
+        found = real(*args)
+        if calls == nth:
+            raise KeyboardInterrupt
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            go(run, cache)
+    assert not run.finished
+    torch.manual_seed(99)
+    go(open_run(run.folder), cache)
+    assert result(run) == result(whole)
+
+
+def test_a_finished_run_is_not_trained_again(
+    cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start(tmp_path / "run", cache)
+    go(run, cache)
+    before, state = result(run), run.state.read_bytes()
+    monkeypatch.setattr(loop, "_epoch", None)
+    go(open_run(run.folder), cache)
+    assert result(run) == before
+    assert run.state.read_bytes() == state
+
+
+def test_damaged_state(cache: FeatureCache, tmp_path: Path) -> None:
+    run = start(tmp_path / "run", cache)
+    run.state.write_bytes(b"no state")
+    with pytest.raises(RunError, match=r"last\.ckpt: damaged"):
+        go(run, cache)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.6])
+def test_hold_out(seed: int, share: float) -> None:
+    """Whole groups, some on each side, about the share that was asked for."""
+    videos = np.random.default_rng(seed).permutation(60)[:50]
+    groups = [f"g{video // 6}" for video in range(60)]
+    fit, held = hold_out(videos, groups, TrainConfig(validation=share, seed=seed))
+    assert sorted([*fit, *held]) == sorted(videos)
+    assert not {groups[video] for video in fit} & {groups[video] for video in held}
+    assert len({groups[video] for video in held}) == max(1, round(10 * share))
+
+
+def test_hold_out_of_one_group() -> None:
+    with pytest.raises(RunError, match="of one group: none can be held out; --no-validation"):
+        hold_out(np.arange(3), ["a"] * 3, TrainConfig())
+
+
+@pytest.mark.parametrize("side", [Split.TRAIN, Split.TEST])
+def test_a_fold_without_a_side(side: Split, make_cache, tmp_path: Path) -> None:
+    folds = {"1": np.full(3, side, np.int8)}
+    cache = make_cache(tmp_path / "x.h5", videos=3, folds=folds)
+    with pytest.raises(RunError, match="fold 1 has no videos to train or test on"):
+        go(start(tmp_path / "run", cache), cache)
+
+
+def test_test_videos_choose_nothing(whole: Run, make_cache, tmp_path: Path) -> None:
+    """Other features and labels of the test videos leave every epoch and the model as they were."""
+    before = whole.open_cache()
+
+    def cubes(video: int, frames: int) -> Cubes:
+        read = before.read(int(before.first_frames[video]), frames)
+        return 1 - read if video < 3 else read
+
+    labels = np.arange(12) % 3
+    labels[:3] = [2, 2, 1]  # the test videos of fold 1
+    cache = make_cache(tmp_path / "x.h5", labels=labels, cubes=cubes)
+    run = start(tmp_path / "run", cache)
+    go(run, cache)
+    assert run.predictions.read_bytes() != whole.predictions.read_bytes()
+    assert lines(run) == lines(whole)
+    assert run.model.read_bytes() == whole.model.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("values", "losses", "best"),
+    [
+        ([0.2, 0.9, 0.3], [1, 1, 1], 2),
+        ([0.9, 0.2, 0.3], [3, 1, 1], 1),
+        ([0.5, 0.5, 0.5], [3, 1, 2], 2),
+        ([0.5, 0.5, 0.5], [1, 1, 1], 1),
+    ],
+)
+def test_selection(
+    values: list[float],
+    losses: list[float],
+    best: int,
+    cache: FeatureCache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The best epoch is retrained on all, as if it had been known; among equals, by the loss."""
+    scored = [
+        {"validation": value, "validation_loss": loss}
+        for value, loss in zip(values, losses, strict=True)
+    ]
+    monkeypatch.setattr(loop, "_validate", lambda *_: scored.pop(0))
+    chosen = start(tmp_path / "chosen", cache, epochs=3)
+    assert go(chosen, cache)["epochs"] == best
+    known = start(tmp_path / "known", cache, epochs=best, validation=0.0)
+    go(known, cache)
+    assert [line["phase"] for line in lines(known)] == ["final"] * best
+    assert lines(chosen)[3:] == lines(known)
+    assert chosen.model.read_bytes() == known.model.read_bytes()
+
+
+def test_the_held_out_are_scored_not_fitted(
+    whole: Run, cache: FeatureCache, tmp_path: Path
+) -> None:
+    """Fold 1 trains on three groups, of which one is held out for a share of 0.3."""
+    counts = [line["clips"] for line in lines(whole)]
+    assert counts[0] == counts[1] < counts[2]
+    videos = np.flatnonzero(cache.folds["1"] == Split.TRAIN)
+    _, held = hold_out(videos, cache.groups, whole.config)
+    clips_of = {33: 2, 30: 1, 31: 1, 12: 1}  # with stride 3
+    held_clips = sum(clips_of[cache.rows[video].frames] for video in held)
+    assert counts[2] - counts[0] == held_clips
+
+
+def test_a_loss_that_is_no_number(cache: FeatureCache, tmp_path: Path) -> None:
+    run = start(tmp_path / "run", cache, learning_rate=1e30)
+    with pytest.raises(RunError, match="the loss is not a number any more; try a smaller"):
+        go(run, cache)
+    assert not run.finished
+
+
+def test_steps_are_of_adam_on_the_whole_loss(make_cache, tmp_path: Path) -> None:
+    """Three steps on one clip against Adam written out, with γΣθ² in the loss.
+
+    γ is large, because the first steps of Adam tell the gradient's sign rather than its size.
+    """
+    cache = make_cache(tmp_path / "x.h5", videos=2, groups=["a", "b"], frames=lambda _: 30, folds={
+        "1": np.array([Split.TRAIN, Split.TEST], np.int8)
+    })  # fmt: skip
+    run = start(
+        tmp_path / "run", cache, epochs=3, validation=0.0, dropout=0.0, weight_decay=0.03,
+        attention_penalty=2.0,
+    )  # fmt: skip
+    go(run, cache)
+    torch.manual_seed(run.config.seed)
+    model = new_model(run.config, cache).double()
+    X = torch.from_numpy(cache.read(0, 30).reshape(1, 30, 49, 1024)).double()
+    moments = [[torch.zeros_like(theta)] * 2 for theta in model.parameters()]
+    for k in range(1, 4):
+        scores, maps = model(X, torch.ones(1, 30))
+        loss = -scores.log_softmax(-1)[0, :, 0].sum()  # the first video's class is 0
+        loss = loss + 2.0 * (1 - maps[0].sum(0)).square().sum()
+        loss = loss + 0.03 * sum(theta.square().sum() for theta in model.parameters())
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        for theta, g, moment in zip(model.parameters(), gradients, moments, strict=True):
+            moment[0] = 0.9 * moment[0] + 0.1 * g
+            moment[1] = 0.999 * moment[1] + 0.001 * g**2
+            m, v = moment[0] / (1 - 0.9**k), moment[1] / (1 - 0.999**k)
+            with torch.no_grad():
+                theta -= 0.01 * m / (v.sqrt() + 1e-8)
+    for name, theta in load_checkpoint(run.model).model.named_parameters():
+        wanted = dict(model.named_parameters())[name].float()
+        assert (theta - wanted).abs().mean() < 1e-6, name  # single signs may turn in float32
+
+
+@pytest.mark.parametrize("attention", ["location", "context"])
+def test_learns_one_class(attention: str, cache: FeatureCache, tmp_path: Path) -> None:
+    choices = {"attention": attention, "fold": "wide", "validation": 0.0, "epochs": 5}
+    easier = {"lstm_layers": 1, "dropout": 0.0, "batch_size": 1, "learning_rate": 0.02}
+    run = start(tmp_path / "run", cache, **choices, **easier)
+    found = go(run, cache)
+    assert (found["metric"], found["videos"]) == ("accuracy", 6)
+    assert found["value"] == 1.0  # chance: 1/3
+    assert lines(run)[-1]["loss"] < 0.6 * lines(run)[0]["loss"]
+
+
+def test_learns_several_classes(multi_label_cache: FeatureCache, tmp_path: Path) -> None:
+    run = start(tmp_path / "run", multi_label_cache, fold="wide", validation=0.5, epochs=6)
+    found = go(run, multi_label_cache)
+    assert (found["metric"], found["videos"]) == ("mAP", 6)
+    assert found["value"] > 0.9  # chance: about 0.4
+    assert load_checkpoint(run.model).multi_label

@@ -1,0 +1,357 @@
+"""Videos to a cache: each frame's features in its place, however often the work was interrupted."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from attnact.errors import CacheError, DatasetError
+from attnact.extract import pipeline
+from attnact.extract import plan as plan_module
+from attnact.extract.backbone import load_backbone
+from attnact.extract.config import ExtractConfig
+from attnact.extract.datasets.base import Dataset, Video
+from attnact.extract.pipeline import Extraction, describe, extract, frames_left, prepare
+from attnact.extract.plan import plan_path, read_plan
+from attnact.extract.video import read_frames, resize
+from attnact.feature_writer import ShardWriter
+from attnact.features import Cubes, FeatureCache, shard_path
+from attnact.vocabulary import Resize, Split
+
+CLIPS = {"dive/a.avi": 5, "dive/b.avi": 40, "run/c.mp4": 1, "run/d.avi": 33, "run/e.mpg": 20}
+BAD = ("dive/cut.avi", "run/cut.mp4", "run/empty.avi", "dive/text.avi", "run/sound.mp4")
+SHARDS = 3  # of clips a, b and c; of d; and of e, in shards of 50 frames
+
+
+class StandIn:
+    """A backbone that tells which frame it saw: the mean colour of each location."""
+
+    name, weights, digest, is_random = "googlenet", "stand-in", "0123", False
+    device = torch.device("cpu")
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        cubes = torch.zeros(len(frames), 7, 7, 1024)
+        cubes[..., :3] = frames.reshape(-1, 7, 32, 7, 32, 3).sum((2, 4)) / 1024
+        return cubes
+
+    def save(self, path: Path) -> None:
+        raise AssertionError("only random weights are kept")
+
+
+def make_dataset(root: Path, paths: list[str], multi_label: bool = False) -> Dataset:
+    videos = tuple(Video(p, (int(p.startswith("run")),), f"group {i}") for i, p in enumerate(paths))
+    if multi_label:
+        videos = (replace(videos[0], labels=(0, 1)), *videos[1:])
+    sides = [Split.TRAIN if i % 2 else Split.TEST for i in range(len(paths))]
+    return Dataset("folder", root, ("dive", "run"), multi_label, videos, {"1": sides})
+
+
+def begin(dataset: Dataset, cache: Path, **config: object) -> Extraction:
+    """An extraction in batches of 8 frames, on one decoder."""
+    extraction = prepare(dataset, cache, ExtractConfig(**config))
+    return replace(extraction, job=replace(extraction.job, size=8, decoders=1))
+
+
+def ignore(frames: int, videos: int, failures: int) -> None:
+    """What has been done."""
+
+
+def surround(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the network, small shards, and nothing that differs from run to run."""
+    monkeypatch.setattr(pipeline, "load_backbone", lambda *arguments: StandIn())
+    monkeypatch.setattr(plan_module, "SHARD_FRAMES", 50)
+    monkeypatch.setattr(sys, "argv", ["attnact", "features"])
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1577836800")
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    surround(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def root(make_clip, ffmpeg, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for name in ("dive", "run"):
+        (folder / name).mkdir()
+    for seed, (path, frames) in enumerate(CLIPS.items()):
+        codec = ("-c:v", "mpeg1video") if path.endswith("mpg") else ()
+        make_clip(folder / path, *codec, frames=frames, seed=seed)
+    for cut, path in (("dive/cut.avi", "dive/b.avi"), ("run/cut.mp4", "run/c.mp4")):
+        content = (folder / path).read_bytes()
+        (folder / cut).write_bytes(content[: len(content) // 2])
+    (folder / "run/empty.avi").touch()
+    (folder / "dive/text.avi").write_text("no video\n" * 50)
+    ffmpeg("-f", "lavfi", "-i", "sine=duration=1", folder / "run/sound.mp4")
+    return folder
+
+
+@pytest.fixture
+def dataset(root: Path) -> Dataset:
+    return make_dataset(root, list(CLIPS))
+
+
+@pytest.fixture(scope="module")
+def whole(root: Path, tmp_path_factory) -> dict[str, bytes]:
+    """The files of a cache that was made in one go."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        surround(monkeypatch)
+        cache = tmp_path_factory.mktemp("whole") / "small.h5"
+        extract(begin(make_dataset(root, list(CLIPS)), cache), ignore)
+    return files(cache)
+
+
+def files(cache: Path) -> dict[str, bytes]:
+    paths = sorted(cache.parent.rglob("*.*"))
+    return {p.relative_to(cache.parent).as_posix(): p.read_bytes() for p in paths if p.is_file()}
+
+
+def hold(cache: FeatureCache, root: Path, how: Resize = "squash") -> None:
+    """Every video of the cache has the features of each of its frames, in order."""
+    for path, first, row in zip(cache.paths, cache.first_frames, cache.rows, strict=True):
+        frames = np.stack([resize(frame, how) for frame in read_frames(root / path)])
+        expected = StandIn()(torch.from_numpy(frames)).half().numpy()
+        np.testing.assert_array_equal(cache.read(int(first), row.frames), expected)
+    assert list(cache.verify()) == [None] * len(cache.paths)
+
+
+@pytest.mark.parametrize("config", [{}, {"resize": "crop", "compression": "gzip"}])
+def test_features_belong_to_their_frames(dataset, tmp_path, config):
+    told = []
+    extraction = begin(dataset, tmp_path / "small.h5", **config)
+    cache = extract(extraction, lambda *counts: told.append(counts))
+    assert cache.paths == list(CLIPS)
+    assert cache.frame_counts.tolist() == list(CLIPS.values())
+    hold(cache, dataset.root, config.get("resize", "squash"))
+    assert [sum(counts) for counts in zip(*told, strict=True)] == [99, 5, 0]
+    assert cache.labels.tolist() == [0, 0, 1, 1, 1]
+    assert cache.folds["1"].tolist() == [2, 1, 2, 1, 2]
+    assert cache.failures == []
+    row = cache.rows[0]
+    assert (row.width, row.height, row.frame_rate, row.decoder) == (176, 144, 25.0, "pyav")
+    assert row.declared_frames == 5
+
+
+def test_provenance(dataset, tmp_path):
+    cache = extract(begin(dataset, tmp_path / "small.h5"), ignore)
+    expected = {
+        "backbone": "googlenet",
+        "weights": "stand-in",
+        "weights_digest": "0123",
+        "weights_are_random": "false",
+        "resize": "squash",
+        "decoder": "pyav",
+        "compression": "zstd",
+        "dtype": "float16",
+        "device": "cpu",
+        "date": "2020-01-01T00:00:00+00:00",
+        "command": "attnact features",
+    }
+    assert cache.provenance.items() >= expected.items()
+    assert cache.provenance["torch"] == torch.__version__
+
+
+def test_several_labels_a_video(root, tmp_path):
+    dataset = make_dataset(root, ["dive/a.avi", "run/c.mp4"], multi_label=True)
+    cache = extract(begin(dataset, tmp_path / "small.h5"), ignore)
+    assert cache.labels.tolist() == [[1, 1], [0, 1]]
+
+
+@pytest.mark.parametrize("decoders", [1, 2])
+def test_bad_files_are_listed_and_the_rest_is_there(root, tmp_path, decoders):
+    paths = ["dive/a.avi", *BAD[:2], "dive/b.avi", *BAD[2:], "run/c.mp4", "run/d.avi", "run/e.mpg"]
+    told = []
+    extraction = begin(make_dataset(root, paths), tmp_path / "small.h5")
+    extraction = replace(extraction, job=replace(extraction.job, decoders=decoders))
+    cache = extract(extraction, lambda *counts: told.append(counts))
+    assert cache.paths == list(CLIPS)
+    hold(cache, root)
+    reasons = dict(cache.failures)
+    assert tuple(reasons) == BAD
+    assert "truncated" in reasons["dive/cut.avi"]  # after some of its frames went through
+    assert "holds no video stream" in reasons["run/sound.mp4"]
+    assert sum(failures for _, _, failures in told) == 5
+
+
+def test_where_every_video_fails_the_cache_says_so(root, tmp_path):
+    cache = extract(begin(make_dataset(root, list(BAD)), tmp_path / "small.h5"), ignore)
+    assert (cache.frames, cache.paths) == (0, [])
+    assert tuple(path for path, _ in cache.failures) == BAD
+
+
+def stop_after(batches: int, how: Callable[[], None]) -> Callable[[int, int, int], None]:
+    def report(frames: int, videos: int, failures: int) -> None:
+        nonlocal batches
+        batches -= 1
+        if batches == 0:
+            how()
+
+    return report
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("batches", [1, 6, 8, 11])
+def test_interrupted_and_taken_up_again(dataset, whole, tmp_path, batches):
+    cache = tmp_path / "small.h5"
+    with pytest.raises(KeyboardInterrupt):
+        extract(begin(dataset, cache), stop_after(batches, interrupt))
+    left = set(files(cache))
+    assert left <= {name for name in whole if name != "small.h5"}  # whole files or none
+    assert ("small.shards/00000.h5" in left) == (batches >= 6)  # it has six batches
+    assert extract(begin(dataset, cache), ignore) is not None
+    assert files(cache) == whole
+
+
+def in_another_process(dataset: Dataset, cache: Path, batches: int) -> subprocess.CompletedProcess:
+    """Extracts there; killed after so many batches unless that is 0."""
+    script = (
+        "import sys, test_pipeline as t; from pathlib import Path\n"
+        "t.extract_here(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))"
+    )
+    tests = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])}
+    command = [sys.executable, "-c", script, str(dataset.root), str(cache), str(batches)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def extract_here(root: Path, cache: Path, batches: int) -> None:
+    pipeline.load_backbone, plan_module.SHARD_FRAMES = lambda *arguments: StandIn(), 50
+    sys.argv = ["attnact", "features"]
+    made = extract(begin(make_dataset(root, list(CLIPS)), cache), stop_after(batches, kill))
+    print("finished" if made else "others still work on it")
+
+
+def test_killed_and_taken_up_again(dataset, whole, tmp_path):
+    cache = tmp_path / "small.h5"
+    assert in_another_process(dataset, cache, 10).returncode == -signal.SIGKILL
+    assert not cache.exists()
+    assert 1 <= SHARDS - len(read_plan(cache).missing(cache)) < SHARDS
+    assert extract(begin(dataset, cache), ignore) is not None
+    assert {name: data for name, data in files(cache).items() if "lock" not in name} == whole
+
+
+def test_two_processes_share_the_work(dataset, whole, tmp_path):
+    cache = tmp_path / "small.h5"
+    others = []
+
+    def join() -> None:
+        others.append(in_another_process(dataset, cache, 0))
+
+    assert extract(begin(dataset, cache), stop_after(1, join)) is not None
+    assert [other.stdout for other in others] == ["others still work on it\n"], others
+    assert files(cache) == whole
+
+
+def test_a_finished_cache_is_not_made_again(dataset, tmp_path, monkeypatch):
+    cache = tmp_path / "small.h5"
+    extract(begin(dataset, cache), ignore)
+    before = files(cache)
+    monkeypatch.setattr(pipeline, "Readers", None)
+    monkeypatch.setattr(pipeline, "probe_all", None)
+    extraction = begin(dataset, cache)
+    assert frames_left(extraction) == 0
+    assert f"all {SHARDS} shards of {cache} are there" in describe(extraction)
+    extract(extraction, ignore)
+    assert files(cache) == before
+
+
+def test_the_plan_in_words(dataset, tmp_path):
+    extraction = begin(dataset, tmp_path / "small.h5")
+    left = frames_left(extraction)
+    assert left == pytest.approx(99, abs=2)  # MPEG has no count in its header
+    text = describe(extraction)
+    assert f"folder: 5 videos, 2 classes, about {left} frames" in text
+    assert f"to make: {SHARDS} of {SHARDS} shards, about {left} frames" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_refused_before_work_begins(dataset, tmp_path, monkeypatch):
+    full = SimpleNamespace(free=1000)
+    monkeypatch.setattr(pipeline.shutil, "disk_usage", lambda path: full)
+    monkeypatch.setattr(pipeline, "Readers", None)
+    with pytest.raises(CacheError, match=r"not enough disk, about .* GiB needed"):
+        extract(begin(dataset, tmp_path / "small.h5", compression="none"), ignore)
+    assert read_plan(tmp_path / "small.h5") is None  # other settings may follow
+
+
+def test_other_settings_or_videos_are_refused(dataset, tmp_path):
+    cache = tmp_path / "small.h5"
+    late = begin(dataset, cache, resize="crop")  # when there was no plan yet
+    with pytest.raises(KeyboardInterrupt):
+        extract(begin(dataset, cache), stop_after(1, interrupt))
+    with pytest.raises(CacheError, match="begun with resize squash, now asked for crop"):
+        begin(dataset, cache, resize="crop")
+    with pytest.raises(CacheError, match="begun with resize squash, now asked for crop"):
+        extract(late, ignore)
+    with pytest.raises(CacheError, match=r"begun with other videos \(1 gone, 0 new"):
+        begin(make_dataset(dataset.root, list(CLIPS)[1:]), cache)
+
+
+@pytest.mark.parametrize("call", range(1, 7))
+def test_a_shard_that_could_not_be_written_whole_is_not_there(dataset, tmp_path, call):
+    calls = iter(range(1, 99))
+
+    class Overflow(StandIn):
+        def __call__(self, frames: Tensor) -> Tensor:
+            return super().__call__(frames) * (1e9 if next(calls) == call else 1)
+
+    cache = tmp_path / "small.h5"
+    extraction = replace(begin(dataset, cache), backbone=Overflow())
+    with pytest.raises(CacheError, match="features overflow float16"):
+        extract(extraction, ignore)
+    left = list(files(cache))
+    assert left == ["small.shards/plan.json"]
+
+
+def test_a_disk_that_fills_up_is_told_in_one_line(dataset, tmp_path, monkeypatch):
+    def append(writer: ShardWriter, cubes: Cubes) -> None:
+        raise OSError(errno.ENOSPC, "Driver write request failed\nand much more")
+
+    monkeypatch.setattr(ShardWriter, "append", append)
+    cache = tmp_path / "small.h5"
+    with pytest.raises(CacheError, match=r"00000.h5: cannot be written \(No space left") as caught:
+        extract(begin(dataset, cache), ignore)
+    assert "\n" not in str(caught.value)
+    assert list(files(cache)) == ["small.shards/plan.json"]
+
+
+def test_random_weights_are_kept_and_marked(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "load_backbone", load_backbone)
+    dataset = make_dataset(root, ["dive/a.avi", "dive/text.avi", "run/c.mp4"])
+    path = tmp_path / "small.h5"
+    extraction = begin(dataset, path, weights="random")
+    cache = extract(extraction, ignore)
+    assert cache.provenance["weights_are_random"] == "true"
+    # The first frame of each clip: neither has a ninth.
+    text = "random (seed 0), batch norms calibrated on 2 frames"
+    assert cache.provenance["weights"] == text
+    with h5py.File(shard_path(path, 0)) as file:
+        assert file["features"][()].any()
+    monkeypatch.setattr(pipeline, "_calibration_frames", None)  # not again
+    again = begin(dataset, path, weights="random").backbone
+    assert again.digest == extraction.backbone.digest
+    assert (again.weights, again.is_random) == (text, True)
+
+
+def test_calibration_needs_a_video_that_decodes(root, tmp_path):
+    with pytest.raises(DatasetError, match="none of the first videos decodes"):
+        begin(make_dataset(root, list(BAD[1:])), tmp_path / "small.h5", weights="random")
+    assert not plan_path(tmp_path / "small.h5").exists()

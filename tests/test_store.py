@@ -1,0 +1,117 @@
+"""Features on the device, in memory and on disk: the same batches, of the frames they should be."""
+
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from attnact.errors import CacheError, RunError
+from attnact.features import FeatureCache, shard_path
+from attnact.train import store as module
+from attnact.train.clips import Clips, cut_clips
+from attnact.train.store import BYTES_PER_FRAME, batches, describe, open_store, videos_in
+
+CPU = torch.device("cpu")
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif("not torch.cuda.is_available()"))]
+
+
+def cut(cache: FeatureCache, videos: Any, fps: float = 30) -> Clips:
+    return cut_clips(cache, np.array(videos), fps=fps, stride=1, repeats="masked")
+
+
+@pytest.mark.parametrize("place", ["device", "host", "disk"])
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("fps", [30, 15, 6])
+def test_batches(cache: FeatureCache, place: Any, device: str, fps: float) -> None:
+    """Against the index's virtual data set, read frame by frame; videos in no order, one twice."""
+    clips = cut(cache, [7, 0, 11, 3, 0], fps)
+    order = np.random.default_rng(0).permutation(len(clips))
+    store = open_store(cache, np.array([11, 0, 3, 7]), place, torch.device(device))
+    found = list(batches(store, clips, order, 4))
+    assert [len(batch.video) for batch in found[:-1]] == [4] * (len(found) - 1)
+    assert np.concatenate([batch.video for batch in found]).tolist() == clips.video[order].tolist()
+    rows = [(batch.X[i], batch.mask[i]) for batch in found for i in range(len(batch.video))]
+    with h5py.File(cache.path) as file:
+        features = file["features"][()].reshape(-1, 49, 1024)
+    for position, (X, mask) in zip(order, rows, strict=True):
+        clip = clips[np.array([position])]
+        assert X.dtype == torch.float32
+        assert X.device.type == device
+        assert np.array_equal(X.cpu().numpy(), features[clip.positions()[0]].astype(np.float32))
+        assert np.array_equal(mask.cpu().numpy(), clip.mask()[0])
+
+
+@pytest.mark.parametrize("place", ["host", "disk"])
+def test_batches_left_early(cache: FeatureCache, place: Any) -> None:
+    """The batch that is being gathered is waited for, and the store goes on to serve."""
+    clips = cut(cache, [0, 1, 2])
+    store = open_store(cache, np.arange(3), place, CPU)
+    coming = batches(store, clips, np.arange(len(clips)), 2)
+    first = next(coming)
+    coming.close()
+    again = next(batches(store, clips, np.arange(len(clips)), 2))
+    assert torch.equal(first.X, again.X)
+
+
+def test_no_clips(cache: FeatureCache) -> None:
+    store = open_store(cache, np.arange(3), "host", CPU)
+    assert list(batches(store, cut(cache, [0]), np.array([], int), 2)) == []
+
+
+def test_an_error_while_gathering_ahead_is_told(make_cache, tmp_path) -> None:
+    cache = make_cache(tmp_path / "x.h5")
+    store = open_store(cache, np.arange(12), "disk", CPU)
+    shard = shard_path(cache.path, 2)
+    shard.write_bytes(shard.read_bytes()[:100])
+    coming = batches(store, cut(cache, [0, 11]), np.array([0, 4]), 1)
+    assert next(coming).video.tolist() == [0]
+    with pytest.raises(CacheError, match=r"00002\.h5: not a whole HDF5 file"):
+        next(coming)
+
+
+@pytest.mark.parametrize(("free", "place"), [(1 << 40, "host memory"), (1000, "disk"), (0, "disk")])
+def test_auto(cache: FeatureCache, monkeypatch: pytest.MonkeyPatch, free: int, place: str) -> None:
+    monkeypatch.setattr(module, "_free_memory", lambda: free)
+    assert open_store(cache, np.arange(12), "auto", CPU).place == place
+
+
+@pytest.mark.parametrize(
+    ("on_device", "in_host", "place"), [(90, 90, "device"), (50, 90, "host"), (50, 50, "disk")]
+)
+def test_auto_takes_the_first_that_fits_with_room(
+    monkeypatch: pytest.MonkeyPatch, on_device: int, in_host: int, place: str
+) -> None:
+    """60 bytes fit into 90, of which 70 % are ours, and not into 50."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (on_device, 1 << 40))
+    monkeypatch.setattr(module, "_free_memory", lambda: in_host)
+    assert module._choose(60, torch.device("cuda")) == place
+
+
+def test_auto_needs_room_for_the_videos_of_the_folds_alone(
+    cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = int(cache.frame_counts[:2].sum()) * 49 * 1024 * 2
+    monkeypatch.setattr(module, "_free_memory", lambda: int(needed / module.ROOM) + 10)
+    assert open_store(cache, np.arange(2), "auto", CPU).place == "host memory"
+    assert open_store(cache, np.arange(3), "auto", CPU).place == "disk"
+
+
+def test_free_memory_is_plausible() -> None:
+    assert 1 << 20 < module._free_memory() < 1 << 50
+
+
+def test_videos_in(make_cache, tmp_path) -> None:
+    cache = make_cache(tmp_path / "x.h5", videos=15)
+    assert videos_in(cache, ["1"]).tolist() == list(range(15))
+    assert videos_in(cache, ["wide"]).tolist() == list(range(3, 15))  # its first group is unused
+    assert videos_in(cache, ["wide", "2"]).tolist() == list(range(15))
+    with pytest.raises(RunError, match="no fold '9'; it has 1, 2, 3, 4, 5, wide"):
+        videos_in(cache, ["1", "9"])
+
+
+def test_describe(cache: FeatureCache) -> None:
+    store = open_store(cache, np.arange(2), "disk", CPU)
+    assert describe(cache, np.arange(2), store) == "63 frames, 0.01 GiB, features on disk"
+    assert BYTES_PER_FRAME == 7 * 7 * 1024 * 2
