@@ -6,6 +6,7 @@ A command imports its stage when it runs, so that `attnact --help` answers at on
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -288,19 +289,13 @@ def sweep_lambda(
 
     found = _cache(cache)
     config = resolve(options, found)
-    known = choices(folds, str, list(found.folds)) if folds else [config.fold]
+    penalties, all_seeds = choices(lambdas, float), choices(seeds, int)
+    chosen = choices(folds, str, list(found.folds)) if folds else [config.fold]
     folder = Path("runs", found.path.stem, name)
-    result = sweep(
-        folder,
-        found,
-        _store(found, known, features_in, device),
-        config,
-        penalties=choices(lambdas, float),
-        seeds=choices(seeds, int),
-        folds=known,
-        report=lambda line: click.echo(line, err=True),
-    )
-    click.echo(report.write_sweep(folder, found, result, config, known))
+    store = _store(found, chosen, features_in, device)
+    tell = partial(click.echo, err=True)
+    result = sweep(folder, found, store, config, penalties, all_seeds, chosen, tell)
+    click.echo(report.write_sweep(folder, found, result, config, chosen))
     for path, reason in result.failures:
         click.echo(f"attnact: failed: {path}: {reason}", err=True)
     if result.failures:

@@ -180,7 +180,7 @@ def open_hdf5(path: Path) -> Any:
         return h5py.File(path, "r")
     except OSError as error:
         raise CacheError(
-            f"{path}: not a whole HDF5 file; delete it and run `attnact features` again"
+            f"{path}: not a whole HDF5 file; if it is a cache, delete it and make it again"
         ) from error
 
 
