@@ -27,7 +27,7 @@ COLOURS = {
 }
 WIDTH, HEIGHT, RATE = 160, 120, 30
 BALL = 13  # pixels, its radius
-SCENES, TEST_SCENES = 32, 8  # a scene is a background, and with its clips a group
+SCENES = 32  # backgrounds; a scene and its clips are a group, and every fourth group tests
 FAR_ABOVE_CHANCE = 0.6  # accuracy; chance is 0.25, and 32 guesses do not come near
 
 Frame = npt.NDArray[np.uint8]
@@ -103,7 +103,7 @@ def draw_videos(folder: Path, listing: Path, scenes: int = SCENES) -> None:
     folder.mkdir(exist_ok=True)
     rows = [["path", "label", "group", "fold1"]]
     for scene in range(scenes):
-        side = "test" if scene < scenes * TEST_SCENES // SCENES else "train"
+        side = "train" if scene % 4 else "test"
         for number, (name, colour) in enumerate(COLOURS.items()):
             path = folder / f"scene{scene:02d} {name}.avi"
             _write_video(path, draw_clip(scene, number, colour))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from attnact.errors import RunError
-from attnact.train.config import CLIP_FRAMES, TrainConfig, from_file, resolve
+from attnact.train.config import CLIP_FRAMES, TrainConfig, resolve
 
 CACHE: Any = SimpleNamespace(name="ucf11", path=Path("x.h5"), folds={"groups": [], "loo1": []})
 
@@ -110,7 +110,7 @@ WRONG = [
 @pytest.mark.parametrize(("name", "value"), WRONG)
 def test_wrong_values_are_named(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{name} must"):
-        from_file({name: value})
+        TrainConfig(**{name: value})
     if value is not None:  # which means that nothing was chosen
         with pytest.raises(ValueError, match=f"^{name} must"):
             resolve({name: value}, CACHE)
@@ -130,9 +130,11 @@ def test_ends_of_the_ranges(name: str, values: list[Any]) -> None:
     assert [getattr(resolve({name: value}, CACHE), name) for value in values] == values
 
 
-def test_from_file() -> None:
+def test_what_is_written_reads_back() -> None:
     config = resolve({"recipe": "released", "seed": 3}, CACHE)
-    assert from_file(asdict(config)) == config
-    assert from_file({}) == TrainConfig()
-    with pytest.raises(ValueError, match="unknown settings lambda, momentum"):
-        from_file({"momentum": 1, "lambda": 1, "seed": 0})
+    assert TrainConfig(**asdict(config)) == config
+
+
+def test_a_change_is_checked_too() -> None:
+    with pytest.raises(ValueError, match=r"^attention_penalty must"):
+        replace(TrainConfig(), attention_penalty=-1.0)

@@ -1,7 +1,7 @@
 """Every choice of a training run, written once: the command line and the files come from here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from attnact.errors import RunError
@@ -48,6 +48,10 @@ class TrainConfig:
     repeats: Annotated[Repeats, "Whether the repeats that fill up a short video count."] = "masked"
     vote: Annotated[Vote, "How the clips of a video become its scores."] = "mean"
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a value of the wrong kind, or out of range."""
+        _check(self)
+
 
 # What the released Theano code does where it differs from the paper.
 _RELEASED: Mapping[str, Any] = {
@@ -74,25 +78,9 @@ def resolve(choices: Mapping[str, Any], cache: "FeatureCache") -> TrainConfig:
     decided = {"hidden_size": _HIDDEN_SIZES.get(cache.name, 512), **recipe, **chosen}
     decided.setdefault("fold", next(iter(cache.folds), ""))
     config = TrainConfig(**decided)
-    _check(config)
     if config.fold not in cache.folds:
         known = ", ".join(cache.folds) or "none"
         raise RunError(f"{cache.path}: no fold {config.fold!r}; it has {known}")
-    return config
-
-
-def from_file(values: Mapping[str, Any]) -> TrainConfig:
-    """The config of a run that was begun.
-
-    Raises:
-        ValueError: a value of the wrong kind, or out of range.
-    """
-    known = {item.name: item for item in fields(TrainConfig)}
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ValueError(f"unknown settings {', '.join(unknown)}")
-    config = TrainConfig(**values)
-    _check(config)
     return config
 
 

@@ -17,7 +17,7 @@ from attnact import __version__
 from attnact.errors import RunError
 from attnact.features import FeatureCache
 from attnact.files import write_text
-from attnact.train.config import TrainConfig, from_file
+from attnact.train.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def open_run(folder: Path) -> Run:
     """
     content = _read_json(folder / "config.json")
     try:
-        config = from_file(content["train"])
+        config = TrainConfig(**content["train"])
         return Run(folder, config, Path(content["cache"]), str(content["cache_digest"]))
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{folder / 'config.json'}: damaged ({error})") from error

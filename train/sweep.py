@@ -5,6 +5,7 @@ A sweep that was stopped goes on where it stood, and a run that fails leaves the
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,16 @@ def sweep(
         report: told in a line what each run gave.
 
     Raises:
-        RunError: a run in the folder was made with other choices.
+        ValueError: a λ or a seed that is out of range; nothing is trained then.
     """
     runs: dict[tuple[float, int, str], Run] = {}
     failures: list[tuple[Path, str]] = []
-    cells = [(penalty, seed, fold) for penalty in penalties for seed in seeds for fold in folds]
-    for number, (penalty, seed, fold) in enumerate(cells, 1):
-        cell = replace(config, attention_penalty=penalty, seed=seed, fold=fold)
+    cells = [
+        replace(config, attention_penalty=penalty, seed=seed, fold=fold)
+        for penalty, seed, fold in product(penalties, seeds, folds)
+    ]
+    for number, cell in enumerate(cells, 1):
+        penalty, seed, fold = cell.attention_penalty, cell.seed, cell.fold
         path = folder / f"lambda{penalty:g}-fold{fold}-seed{seed}"
         try:
             run = _begin(path, cell, cache)

@@ -1,0 +1,117 @@
+"""What the command line says and which exit code it gives when something is wrong."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from attnact import __version__, cli
+from attnact.errors import VideoError
+from attnact.extract.datasets import DATASETS
+
+NO_DATA = [
+    (("features", "hmdb51"), 1, r"HMDB-51 in data/hmdb51: .*attnact download hmdb51"),
+    (("features", "folder", "--videos", "nowhere"), 1, "nowhere: no such folder or file"),
+    (("train",), 1, "no cache in features/; make one with `attnact features`"),
+    (("train", "nothing.h5"), 1, "nothing.h5: no such file; `attnact features` makes it"),
+    (("train", "--resume", "nowhere"), 1, "nowhere/config.json: no such file"),
+    (("train", "--resume", "nowhere", "--epochs", "3"), 2, "--resume takes every choice"),
+    (("train", "--attention", "hard"), 2, "'hard' is not one of 'location', 'context'"),
+    (("evaluate", "nowhere"), 1, "nowhere/config.json: no such file"),
+    (("sweep-lambda",), 1, "no cache in features/"),
+    (("visualize", "nowhere"), 1, "nowhere/config.json: no such file"),
+    (("cache", "info", "text.h5"), 1, "text.h5: not a whole HDF5 file"),
+    (("download", "kinetics"), 2, "'kinetics' is not one of"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), NO_DATA)
+def test_what_cannot_be_done_is_told_in_a_line(arguments, code, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.h5").write_text("text")
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == code
+    assert re.search(message, result.stderr)
+    assert "Traceback" not in result.stderr
+    if code == 1:
+        assert len(result.stderr.splitlines()) == 1
+    assert not result.stdout
+
+
+def test_several_caches_must_be_told_apart(make_cache, tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        make_cache(tmp_path / "features" / f"{name}.h5", videos=6)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.main, ["cache", "info"])
+    assert (result.exit_code, "name one of a, b" in result.stderr) == (1, True)
+    assert CliRunner().invoke(cli.main, ["cache", "info", "b"]).exit_code == 0
+
+
+def test_bad_choices_for_a_run_are_usage_errors(make_cache, tmp_path, monkeypatch):
+    make_cache(tmp_path / "features" / "a.h5", videos=6)
+    monkeypatch.chdir(tmp_path)
+    for arguments in (
+        ["train", "--hidden-size", "0"],
+        ["train", "--lambda", "-1"],
+        ["sweep-lambda", "--lambdas", "0,-1"],
+        ["sweep-lambda", "--lambdas", "0,ten"],
+        ["sweep-lambda", "--folds", "1,9"],
+    ):
+        result = CliRunner().invoke(cli.main, arguments)
+        assert result.exit_code == 2, arguments
+        assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert not Path("runs").exists()
+
+
+def test_ctrl_c_ends_with_130(monkeypatch):
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "keep_freed_memory", interrupt)
+    result = CliRunner().invoke(cli.main, ["datasets"])
+    assert (result.exit_code, "interrupted" in result.stderr) == (130, True)
+
+
+def test_an_error_of_ours_ends_with_1(monkeypatch):
+    def refuse() -> None:
+        raise VideoError("a.avi: truncated")
+
+    monkeypatch.setattr(cli, "keep_freed_memory", refuse)
+    result = CliRunner().invoke(cli.main, ["datasets"])
+    assert (result.exit_code, result.stderr) == (1, "attnact: error: a.avi: truncated\n")
+
+
+def test_datasets_says_what_is_on_disk(tmp_path, monkeypatch):
+    (tmp_path / "data" / "hmdb51").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    lines = CliRunner().invoke(cli.main, ["datasets"]).stdout.splitlines()
+    assert [line.split(":")[0] for line in lines if line[0] != " "] == list(DATASETS)
+    assert "  videos   data/hmdb51: on disk" in lines
+    assert "  videos   data/ucf11: not on disk" in lines
+    assert "  cache    features/hmdb51.h5: not made" in lines
+
+
+def test_python_m_attnact_runs_beside_a_users_own_train_py(tmp_path):
+    for name in ("train.py", "extract.py"):
+        (tmp_path / name).write_text("raise SystemExit('the wrong module')")
+    root = Path(__file__).resolve().parents[1]
+    result = subprocess.run(
+        [sys.executable, "-m", "attnact", "train", "--version"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert "No such option" in result.stderr
+    version = subprocess.run(
+        [sys.executable, "-m", "attnact", "--version"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert version.stdout.strip().endswith(__version__)

@@ -1,0 +1,153 @@
+"""Videos to pictures through the command line, on a few tiny clips."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from attnact.cli import main
+from attnact.demo import draw_videos
+from attnact.features import FeatureCache
+
+SMALL = [
+    *("--lstm-layers", "1", "--hidden-size", "8", "--epochs", "2"),
+    *("--batch-size", "4", "--train-stride", "30"),
+]
+
+
+def attnact(*arguments: object) -> Result:
+    """Runs a command as a user would; what it raises and does not tell is raised here."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def width(picture: Path) -> int:
+    """Of a picture that opens, in pixels."""
+    with Image.open(picture) as image:
+        image.load()
+        return image.size[0]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with twelve clips, one of them broken, and their cache of random weights."""
+    folder = tmp_path_factory.mktemp("work")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        draw_videos(Path("videos"), Path("balls.csv"), scenes=3)
+        Path("videos/scene02 red.avi").write_bytes(b"not a video")
+        result = attnact("features", "folder", "--videos", "balls.csv", "--weights", "random")
+        assert result.exit_code == 3
+        assert "failed: videos/scene02 red.avi: scene02 red.avi: not a video" in result.stderr
+        assert "1 of 12 videos failed" in result.stderr
+        assert "random weights" in result.stderr
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def in_work(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(work)
+
+
+def test_features_again_makes_nothing_new():
+    before = {file: file.read_bytes() for file in Path("features").rglob("*.h5")}
+    result = attnact("features", "folder", "--videos", "balls.csv", "--weights", "random")
+    assert result.exit_code == 3
+    assert "all 1 shards of features/balls.h5 are there" in result.stderr
+    assert {file: file.read_bytes() for file in Path("features").rglob("*.h5")} == before
+
+
+def test_dry_run_shows_the_plan_and_writes_nothing(tmp_path):
+    out = tmp_path / "new.h5"
+    result = attnact(
+        *("features", "folder", "--videos", "balls.csv", "--weights", "random"),
+        *("--out", out, "--dry-run"),
+    )
+    assert result.exit_code == 0
+    assert "12 videos, 4 classes" in result.stderr
+    assert "GiB" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_cache_info_and_verify():
+    info = attnact("cache", "info").stdout
+    assert "11 videos" in info
+    assert "weights_are_random: true" in info
+    assert "failed: videos/scene02 red.avi" in info
+    result = attnact("cache", "verify", "balls")
+    assert (result.exit_code, "0 of 11 videos damaged" in result.stdout) == (0, True)
+
+
+@pytest.fixture(scope="module")
+def run(work: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(work)
+        result = attnact("train", "--name", "first", "--no-validation", *SMALL)
+    assert result.exit_code == 0
+    assert "runs/balls/first: accuracy" in result.stdout
+    assert "random weights" in result.stderr
+    return Path("runs/balls/first")
+
+
+def test_a_run_leaves_what_it_should(run):
+    names = {file.name for file in run.iterdir()}
+    assert names >= {
+        *("config.json", "metrics.jsonl", "last.ckpt"),
+        *("model.safetensors", "predictions.csv", "summary.json"),
+    }
+    assert json.loads((run / "summary.json").read_text())["random_weights"] is True
+
+
+def test_a_run_is_never_overwritten(run):
+    before = (run / "model.safetensors").read_bytes()
+    result = attnact("train", "--name", "first", *SMALL)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("attnact: error: runs/balls/first: holds a run; --resume it")
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+def test_evaluate_gives_the_result_again(run):
+    value = json.loads((run / "summary.json").read_text())["value"]
+    predictions = (run / "predictions.csv").read_text()
+    result = attnact("evaluate", run)
+    assert f"accuracy {value:.4f}" in result.stdout
+    assert (run / "predictions.csv").read_text() == predictions
+    with (run / "confusion.csv").open() as file:
+        rows = list(csv.reader(file))
+    counts = np.array([row[1:] for row in rows[1:]], int)
+    assert np.trace(counts) / counts.sum() == pytest.approx(value)
+    assert width(run / "confusion.png") > 100
+
+
+def test_visualize_draws_a_strip_of_each_class(run):
+    result = attnact("visualize", run)
+    pictures = [Path(line) for line in result.stdout.splitlines()]
+    assert len(pictures) == len(FeatureCache(Path("features/balls.h5")).classes)
+    assert all(width(picture) > 500 for picture in pictures)
+
+
+def test_visualize_refuses_a_video_that_is_not_there(run):
+    result = attnact("visualize", run, "videos/nobody.avi")
+    assert result.exit_code == 1
+    assert "holds no video videos/nobody.avi" in result.stderr
+
+
+def test_sweep_goes_on_where_it_stood():
+    options = ["sweep-lambda", "--lambdas", "0,10", "--seeds", "0,1", "--validation", "0", *SMALL]
+    first = attnact(*options)
+    assert first.exit_code == 0
+    folder = Path("runs/balls/sweep-lambda")
+    models = {file: file.stat().st_mtime_ns for file in folder.rglob("model.safetensors")}
+    assert len(models) == 4
+    again = attnact(*options)
+    assert again.stdout == first.stdout
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("model.safetensors")} == models
+    assert (folder / "sweep.md").read_text() in first.stdout
+    assert "random" in first.stdout
+    assert width(folder / "sweep.png") > 500
