@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from attnact import __version__, cli
 from attnact.errors import VideoError
 from attnact.extract.datasets import DATASETS
+from attnact.train import runs
 
 NO_DATA = [
     (("features", "hmdb51"), 1, r"HMDB-51 in data/hmdb51: .*attnact download hmdb51"),
@@ -67,20 +68,20 @@ def test_bad_choices_for_a_run_are_usage_errors(make_cache, tmp_path, monkeypatc
 
 
 def test_ctrl_c_ends_with_130(monkeypatch):
-    def interrupt() -> None:
+    def interrupt(folder: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "keep_freed_memory", interrupt)
-    result = CliRunner().invoke(cli.main, ["datasets"])
+    monkeypatch.setattr(runs, "open_run", interrupt)
+    result = CliRunner().invoke(cli.main, ["evaluate", "run"])
     assert (result.exit_code, "interrupted" in result.stderr) == (130, True)
 
 
 def test_an_error_of_ours_ends_with_1(monkeypatch):
-    def refuse() -> None:
+    def refuse(folder: Path) -> None:
         raise VideoError("a.avi: truncated")
 
-    monkeypatch.setattr(cli, "keep_freed_memory", refuse)
-    result = CliRunner().invoke(cli.main, ["datasets"])
+    monkeypatch.setattr(runs, "open_run", refuse)
+    result = CliRunner().invoke(cli.main, ["evaluate", "run"])
     assert (result.exit_code, result.stderr) == (1, "attnact: error: a.avi: truncated\n")
 
 

@@ -21,7 +21,6 @@ from attnact.extract.backbone import load_backbone
 from attnact.extract.video import read_frames, resize
 from attnact.feature_writer import Listing, ShardWriter, write_index
 from attnact.features import FeatureCache, VideoRow, shard_path
-from attnact.memory import keep_freed_memory
 from attnact.model import AttentionLSTM, ModelConfig
 from attnact.vocabulary import AttentionForm, Split
 
@@ -31,7 +30,7 @@ Row = tuple[str, str, str]
 
 def main() -> None:
     """Prints a Markdown table, a row as soon as it is measured."""
-    keep_freed_memory()
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command line does
     print(f"{os.cpu_count()} cores, torch {torch.__version__} on {DEVICE}\n")
     print("| part | speed | of this machine's limit |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
