@@ -1,4 +1,4 @@
-"""The soft-attention LSTM against NumPy loops over DESIGN's equations, and the released code."""
+"""The soft-attention LSTM against NumPy loops over the equations, and the released code."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

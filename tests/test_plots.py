@@ -50,32 +50,33 @@ def test_an_even_map_is_even() -> None:
 
 
 def panels(path: Path, n: int) -> list[npt.NDArray[np.int64]]:
-    """The pictures of the lower row, found by their black frames."""
-    grey = pixels(path)
-    lower = grey[grey.shape[0] // 2 :]
-    dark = (lower < 40).mean(0) > 0.3  # columns of a frame's left or right side
-    sides = [x for x in np.flatnonzero(dark) if not dark[x - 1]]
-    assert len(sides) == 2 * n
-    return [lower[:, left + 3 : right - 3] for left, right in zip(sides[::2], sides[1::2])]  # noqa: B905
+    """The pictures of the lower row, found by their sides: on white, and dark there."""
+    lower = pixels(path)
+    lower = lower[lower.shape[0] // 2 :]
+    inside = np.pad((lower < 240).mean(0) > 0.6, 1).astype(int)
+    left, right = (np.flatnonzero(np.diff(inside) == way) for way in (1, -1))
+    assert len(left) == len(right) == n
+    return [lower[:, x + 3 : y - 3] for x, y in zip(left, right, strict=True)]
 
 
 def test_attention_lights_where_the_model_looked(tmp_path: Path) -> None:
     """On grey frames: the left end of the first, the right end of the second, all of the third."""
     frames = np.full((3, 70, 140, 3), 100, np.uint8)
-    left = one_hot(21)
-    right = one_hot(27)
-    maps = np.stack([left, right, np.full(49, 1 / 49, np.float32)])
+    even = np.full(49, 1 / 49, np.float32)
     path = tmp_path / "strip.png"
+    maps = np.stack([one_hot(21), one_hot(27), even])
     plot_attention(path, frames, maps, ["frame 0", "frame 5", "frame 9"], "a/b.avi: run")
     first, second, third = panels(path, 3)
-    edge = first.shape[1] // 7
-    middle = slice(first.shape[0] // 4, first.shape[0] // 2)
-    for picture, bright, dim in ((first, np.s_[:edge], np.s_[-edge:]),
-                                 (second, np.s_[-edge:], np.s_[:edge])):  # fmt: skip
-        light = [np.median(picture[middle, side]) for side in (bright, dim)]
-        assert light[0] > 100 > light[1]
+    edge, height = first.shape[1] // 10, first.shape[0]
+    for picture, lit in ((first, np.s_[:edge]), (second, np.s_[-edge:])):
+        light = (picture[: height * 2 // 3, lit] < 255).sum()  # not the white below the frame
+        assert light
+        bright = ((picture[:, lit] > 90) & (picture[:, lit] < 240)).mean()
+        other = np.s_[-edge:] if lit == np.s_[:edge] else np.s_[:edge]
+        dim = ((picture[:, other] > 90) & (picture[:, other] < 240)).mean()
+        assert bright > dim + 0.05
     # The scale is one for the strip: a 49th of the attention is nearly as dim as none.
-    assert np.median(third[middle]) < 40
+    assert np.median(third[: height // 2]) < 40
 
 
 @pytest.mark.parametrize("n", [1, 8])
