@@ -164,6 +164,17 @@ def test_other_choices_are_refused(trainer: Trainer, cache: FeatureCache, tmp_pa
     assert (tmp_path / "lambda0-fold1-seed0/config.json").read_bytes() == config
 
 
+@pytest.mark.parametrize(
+    ("penalties", "seeds", "name"), [([0, -1], [0], "attention_penalty"), ([0], [0, -1], "seed")]
+)
+def test_out_of_range_trains_nothing(
+    penalties: Any, seeds: Any, name: str, trainer: Trainer, cache: FeatureCache, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must not be negative"):
+        go(tmp_path, cache, penalties, seeds, ["1"])
+    assert trainer.trained == list(tmp_path.iterdir()) == []
+
+
 def test_another_cache_is_refused(trainer: Trainer, make_cache, tmp_path: Path) -> None:
     go(tmp_path, make_cache(tmp_path / "a.h5", videos=6), [0], [0], ["1"])
     found, _ = go(tmp_path, make_cache(tmp_path / "b.h5", videos=9), [0], [0], ["1"])
