@@ -3,12 +3,15 @@
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Value = TypeVar("Value")
+
+FilePath = click.Path(path_type=Path)
 
 SHORT = {"attention_penalty": "--lambda"}  # what the paper calls it
 

@@ -1,0 +1,1 @@
+"""The commands, by what they work on; each imports its stage when it runs."""

@@ -1,0 +1,118 @@
+"""Videos in, feature cubes out: datasets, download, features."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from attnact.cli_options import FilePath, given, options_of
+from attnact.extract.config import ExtractConfig
+from attnact.vocabulary import DATASETS
+
+SOME_FAILED = 3  # exit code
+
+
+@click.command()
+def datasets() -> None:
+    """List the data sets, and what of them is on this disk."""
+    from attnact.extract.datasets import DATASETS as INFOS
+
+    for info in INFOS.values():
+        videos, cache = Path("data", info.name), Path("features", f"{info.name}.h5")
+        click.secho(f"{info.name}: {info.title}", bold=True)
+        if info.videos is not None:
+            click.echo(f"  {info.videos} videos, {info.classes} classes, metric {info.metric}")
+        click.echo(f"  folds    {info.folds}")
+        click.echo(f"  layout   {info.layout}")
+        for archive in info.archives:
+            click.echo(f"  archive  {archive.url}")
+        if info.homepage:
+            click.echo(f"  home     {info.homepage}")
+            click.echo(f"  videos   {videos}: {'on disk' if videos.is_dir() else 'not on disk'}")
+            click.echo(f"  cache    {cache}: {'made' if cache.is_file() else 'not made'}")
+        else:
+            click.echo("  videos   wherever you keep them; the cache is features/NAME.h5")
+
+
+@click.command()
+@click.argument("dataset", type=click.Choice(DATASETS[:3]))
+@click.option("--to", type=FilePath, help="Folder to unpack into.  [default: data/DATASET]")
+def download(dataset: str, to: Path | None) -> None:
+    """Fetch and unpack what can still be fetched of a data set.
+
+    Stopped at any point, the same command goes on.
+    """
+    from attnact.extract.datasets import DATASETS as INFOS
+    from attnact.extract.download import download as fetch
+    from attnact.progress import transfers
+
+    target = to or Path("data", dataset)
+    with transfers() as report:
+        fetch(INFOS[dataset], target, report)
+    click.echo(f"{dataset} is in {target}; next: attnact features {dataset} --videos {target}")
+
+
+@click.command()
+@click.argument("dataset", type=click.Choice(DATASETS))
+@click.option("--videos", type=FilePath, help="Folder or CSV list.  [default: data/DATASET]")
+@click.option("--out", type=FilePath, help="Cache to write.  [default: features/NAME.h5]")
+@click.option("--folds", default=5, show_default=True, help="Of a folder or list without folds.")
+@click.option("--seed", default=0, show_default=True, help="Of those folds.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@options_of(ExtractConfig)
+def features(
+    dataset: str,
+    videos: Path | None,
+    out: Path | None,
+    folds: int,
+    seed: int,
+    dry_run: bool,
+    **options: Any,
+) -> None:
+    """Make feature cubes of every frame of a data set's videos.
+
+    DATASET is `folder` for your own videos: a folder with a sub-folder for each class, or a CSV
+    with path,label[,group][,fold columns]. Killed at any moment, the same command goes on.
+    """
+    from attnact.extract import pipeline
+    from attnact.extract.datasets import load_dataset
+    from attnact.progress import progress
+
+    root = videos or Path("data", dataset)
+    name = root.resolve().stem if dataset == "folder" else dataset
+    cache = out or Path("features", f"{name}.h5")
+    found = load_dataset(dataset, root, folds, seed)
+    for warning in found.warnings:
+        click.echo(f"attnact: warning: {warning}", err=True)
+    job = pipeline.prepare(found, cache, ExtractConfig(**given(options)))
+    click.echo(pipeline.describe(job), err=True)
+    if dry_run:
+        return
+    done = failed = 0
+    with progress("features", pipeline.frames_left(job), "frames") as advance:
+
+        def report(frames: int, ended: int, failures: int) -> None:
+            nonlocal done, failed
+            done, failed = done + ended, failed + failures
+            advance(frames, f"{done} videos, {failed} failed")
+
+        made = pipeline.extract(job, report)
+    if made is None:
+        click.echo("the rest is being made by other processes; the last one finishes the cache")
+        return
+    click.echo(f"{cache}: {len(made.paths)} videos, {made.frames:,} frames")
+    if made.provenance["weights_are_random"] == "true":
+        click.echo(f"attnact: warning: {cache} holds features of random weights", err=True)
+    for path, reason in made.failures:
+        click.echo(f"attnact: failed: {path}: {reason}", err=True)
+    if made.failures:
+        click.echo(f"{len(made.failures)} of {len(found.videos)} videos failed", err=True)
+        sys.exit(SOME_FAILED)
+
+
+COMMANDS: tuple[click.Command, ...] = (
+    datasets,
+    download,
+    features,
+)

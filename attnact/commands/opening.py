@@ -1,0 +1,39 @@
+"""What several commands begin with: the cache that is meant, and its features in memory."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def find_cache(path: Path | None) -> Any:
+    """The cache that is meant: a file, a name in features/, or the only one there."""
+    from attnact.errors import CacheError
+    from attnact.features import FeatureCache
+
+    folder = Path("features")
+    if path is not None:
+        named = folder / f"{path}.h5"
+        return FeatureCache(named if not path.exists() and named.exists() else path)
+    found = sorted(folder.glob("*.h5"))
+    if not found:
+        raise CacheError(
+            "no cache in features/; make one with `attnact features`, or name its file"
+        )
+    if len(found) > 1:
+        names = ", ".join(file.stem for file in found)
+        raise CacheError(f"several caches in features/; name one of {names}")
+    return FeatureCache(found[0])
+
+
+def open_features(cache: Any, folds: list[str], place: str, device: str | None) -> Any:
+    """The features of the videos of some folds, and a line that says where they are."""
+    import torch
+
+    from attnact.train.store import describe, open_store, videos_in
+
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    videos = videos_in(cache, folds)
+    store = open_store(cache, videos, place, where)  # type: ignore[arg-type]  # a checked choice
+    click.echo(f"{cache.path}: {describe(cache, videos, store)}; training on {where}", err=True)
+    return store

@@ -1,0 +1,103 @@
+"""One run: train, evaluate, visualize."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from attnact.cli_options import FilePath, given, options_of
+from attnact.commands.opening import find_cache, open_features
+from attnact.train.config import TrainConfig
+from attnact.vocabulary import PLACES
+
+
+@click.command()
+@click.argument("cache", type=FilePath, required=False)
+@click.option("--name", help="Of the run, a folder in runs/CACHE.  [default: from the choices]")
+@click.option("--resume", type=FilePath, help="Folder of a run to go on with; no other options.")
+@click.option("--features-in", type=click.Choice(PLACES), default="auto", show_default=True)
+@click.option("--device", help="As torch names it.  [default: the GPU if there is one]")
+@click.option("--no-validation", is_flag=True, help="Train on all; the epochs are not chosen.")
+@options_of(TrainConfig)
+def train(
+    cache: Path | None,
+    name: str | None,
+    resume: Path | None,
+    features_in: str,
+    device: str | None,
+    no_validation: bool,
+    **options: Any,
+) -> None:
+    """Train the soft-attention LSTM on a cache, and score the test videos.
+
+    CACHE is a file, or the name of one in features/; it need not be given if there is only one.
+    """
+    from attnact.train import loop, runs
+    from attnact.train.config import resolve
+
+    if resume is not None:
+        if given(options) or cache or name or no_validation:
+            raise click.UsageError("--resume takes every choice from the run; give no others")
+        run = runs.open_run(resume)
+        found = run.open_cache()
+    else:
+        found = find_cache(cache)
+        wanted = {**options, **({"validation": 0.0} if no_validation else {})}
+        config = resolve(wanted, found)
+        folder = Path("runs", found.path.stem)
+        path = folder / name if name else runs.free_name(folder, config)
+        run = runs.create_run(path, config, found)
+    try:
+        store = open_features(found, [run.config.fold], features_in, device)
+        result = loop.train(run, found, store)
+    except KeyboardInterrupt:
+        click.echo(f"go on with: attnact train --resume {run.folder}", err=True)
+        raise
+    _show_result(run.folder, result)
+
+
+@click.command()
+@click.argument("run", type=FilePath)
+@click.option("--features-in", type=click.Choice(PLACES), default="auto", show_default=True)
+@click.option("--device", help="As torch names it.  [default: the GPU if there is one]")
+def evaluate(run: Path, features_in: str, device: str | None) -> None:
+    """Score the test videos of a run as the paper does; write the scores and a breakdown.
+
+    Writes predictions.csv, and confusion.csv and .png or average_precision.csv, into the run.
+    """
+    from attnact.train import report, runs
+
+    found = runs.open_run(run)
+    cache = found.open_cache()
+    result = report.evaluate(
+        found, cache, open_features(cache, [found.config.fold], features_in, device)
+    )
+    _show_result(found.folder, result)
+
+
+@click.command()
+@click.argument("run", type=FilePath)
+@click.argument("videos", nargs=-1)
+@click.option("--out", type=FilePath, help="Folder for the pictures.  [default: RUN/attention]")
+def visualize(run: Path, videos: tuple[str, ...], out: Path | None) -> None:
+    """Draw frames of test videos with the run's attention over them.
+
+    VIDEOS are paths as the cache has them; without any, one test video of each class.
+    """
+    from attnact.attend import attention_strips
+
+    for picture in attention_strips(run, videos, out or run / "attention"):
+        click.echo(picture)
+
+
+def _show_result(folder: Path, result: dict[str, Any]) -> None:
+    click.echo(f"{folder}: {result['metric']} {result['value']:.4f} on {result['videos']} videos")
+    if result["random_weights"]:
+        click.echo("the features are of random weights, so the figure says little", err=True)
+
+
+COMMANDS: tuple[click.Command, ...] = (
+    train,
+    evaluate,
+    visualize,
+)
