@@ -29,12 +29,14 @@ def attention_strips(run_folder: Path, paths: Sequence[str], out: Path) -> list[
         out: folder for the pictures.
 
     Raises:
-        RunError: the cache has no such video.
+        RunError: the cache has no such video, or the model no attention.
         VideoError: the video file is missing or broken.
     """
     run = runs.open_run(run_folder)
     cache = run.open_cache()
     checkpoint = load_checkpoint(run.model)
+    if checkpoint.model.config.kind != "attention":
+        raise RunError(f"{run_folder}: its model has no attention to draw")
     out.mkdir(parents=True, exist_ok=True)
     if paths:
         unknown = [path for path in paths if path not in cache.paths]
@@ -50,7 +52,7 @@ def _strip(
     run: runs.Run, cache: FeatureCache, checkpoint: Checkpoint, video: int, out: Path
 ) -> Path:
     config = run.config
-    clips = cut_clips(cache, np.array([video]), fps=config.fps, stride=1, repeats=config.repeats)
+    clips = cut_clips(cache, np.array([video]), fps=config.fps, stride=1, form=config.clip_form)
     clip = clips[np.array([len(clips) // 2])]
     positions = clip.positions()[0]
     cubes = cache.read(int(positions[0]), int(positions[-1] - positions[0]) + 1)

@@ -31,11 +31,14 @@ class ContextAttention(nn.Module):
 
     P is affine, W_c X_ti + b; the further layers are affine too, with tanh between one of them and
     the next. Its authors call the X missing from the paper's eq. 4 an erratum. (`lstm_cond_layer`
-    in the released `actrec.py`.)
+    in the released `actrec.py`, whose `temperature_inverse` multiplies e_ti.)
     """
 
-    def __init__(self, channels: int, hidden_size: int, layers: int) -> None:
+    def __init__(
+        self, channels: int, hidden_size: int, layers: int, inverse_temperature: float = 1.0
+    ) -> None:
         super().__init__()
+        self.inverse_temperature = inverse_temperature
         self.features = nn.Linear(channels, channels)
         self.deeper = nn.ModuleList(nn.Linear(channels, channels) for _ in range(layers - 1))
         self.hidden = nn.Linear(hidden_size, channels, bias=False)
@@ -51,7 +54,7 @@ class ContextAttention(nn.Module):
     def forward(self, hidden: Tensor, projected: Tensor) -> Tensor:
         """The attention map (B, L) for the hidden state (B, H) and P of one frame, (B, L, C)."""
         scores = self.scores(torch.tanh(projected + self.hidden(hidden)[:, None]))
-        return torch.softmax(scores[..., 0], dim=-1)
+        return torch.softmax(self.inverse_temperature * scores[..., 0], dim=-1)
 
 
 def attention_penalty(maps: Tensor, mask: Tensor, form: PenaltyForm) -> Tensor:

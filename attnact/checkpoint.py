@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from attnact.errors import RunError
 from attnact.files import publish
-from attnact.model import AttentionLSTM, ModelConfig
+from attnact.model import Model, ModelConfig, build_model
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Checkpoint:
     features: the provenance of the cache it was trained on: backbone, weights, resize, ...
     """
 
-    model: AttentionLSTM
+    model: Model
     classes: list[str]
     multi_label: bool
     features: dict[str, str]
@@ -59,7 +59,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
             description = json.loads(file.metadata()["attnact"])
             known = {field.name for field in fields(ModelConfig)}
             shape = {key: value for key, value in description["model"].items() if key in known}
-            model = AttentionLSTM(ModelConfig(**shape)).to(device)
+            model = build_model(ModelConfig(**shape)).to(device)
             names = file.keys()
             model.load_state_dict({name: file.get_tensor(name) for name in names})
         return Checkpoint(

@@ -87,8 +87,8 @@ def edit(path: Path, tensors: dict[str, Any], **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("tensors", "changes"),
     [
-        ({"classes.bias": None}, {}),
-        ({"classes.bias": torch.zeros(7)}, {}),
+        ({"head.classes.bias": None}, {}),
+        ({"head.classes.bias": torch.zeros(7)}, {}),
         ({"fc.bias": torch.zeros(7)}, {}),
         ({}, {"model": {"hidden_size": 4}}),
         ({}, {"model": [1]}),

@@ -25,10 +25,9 @@ def cache_of(*videos: tuple[int, float]) -> Any:
     videos=st.lists(st.tuples(st.integers(1, 330), st.sampled_from(RATES)), min_size=1, max_size=5),
     fps=st.sampled_from([30.0, 15.0, 6.0]),
     stride=st.integers(1, 40),
-    repeats=st.sampled_from(["masked", "kept"]),
     data=st.data(),
 )
-def test_clips(videos: Any, fps: float, stride: int, repeats: Any, data: st.DataObject) -> None:
+def test_clips(videos: Any, fps: float, stride: int, data: st.DataObject) -> None:
     cache = cache_of(*videos)
     chosen = data.draw(st.permutations(range(len(videos))))[: data.draw(st.integers(1, 5))]
     expected, where, counted = [], [], []
@@ -38,14 +37,35 @@ def test_clips(videos: Any, fps: float, stride: int, repeats: Any, data: st.Data
         step = min(range(1, 20), key=lambda k: abs(k - (rate or 30) / fps))  # the nearest
         fits = [own[start::step][:30] for start in range(0, count, stride)]
         for clip in [list(c) for c in fits if len(c) == 30] or [list(own[::step])]:
-            counted.append([1] * len(clip) + [int(repeats == "kept")] * (30 - len(clip)))
+            counted.append([1] * len(clip) + [0] * (30 - len(clip)))
             expected.append(clip + clip[-1:] * (30 - len(clip)))
             where.append(video)
-    clips = cut_clips(cache, np.array(chosen), fps=fps, stride=stride, repeats=repeats)
+    clips = cut_clips(cache, np.array(chosen), fps=fps, stride=stride, form="paper")
     assert len(clips) == len(expected)
     assert clips.positions().tolist() == expected
     assert clips.mask().tolist() == counted
     assert clips.video.tolist() == where
+
+
+@given(
+    videos=st.lists(st.tuples(st.integers(1, 330), st.sampled_from(RATES)), min_size=1, max_size=5),
+    fps=st.sampled_from([30.0, 15.0, 6.0]),
+    stride=st.integers(1, 40),
+)
+def test_clips_of_the_released_code(videos: Any, fps: float, stride: int) -> None:
+    """As its `DataHandler` counts, whatever a video's own frame rate."""
+    cache = cache_of(*videos)
+    expected, skip = [], {30: 1, 15: 2, 6: 5}[fps]
+    for first, (length, _) in zip(cache.first_frames.tolist(), videos, strict=True):
+        for start in range(first, max(first + length - 30 * skip, first) + 1, stride):
+            if length >= 30 * skip:
+                expected.append(list(range(start, start + 30 * skip, skip)))
+            else:
+                there = list(range(start, start + length, skip))
+                expected.append(there + there[-1:] * (30 - len(there)))
+    clips = cut_clips(cache, np.arange(len(videos)), fps=fps, stride=stride, form="released")
+    assert clips.positions().tolist() == expected
+    assert clips.mask().all()  # the repeats count
 
 
 @pytest.mark.parametrize(
@@ -64,35 +84,35 @@ def test_clips(videos: Any, fps: float, stride: int, repeats: Any, data: st.Data
     ],
 )
 def test_step(rate: float, fps: float, step: int) -> None:
-    clips = cut_clips(cache_of((500, rate)), np.array([0]), fps=fps, stride=500, repeats="masked")
+    clips = cut_clips(cache_of((500, rate)), np.array([0]), fps=fps, stride=500, form="paper")
     assert clips.positions().tolist() == [list(range(0, 30 * step, step))]
 
 
-@pytest.mark.parametrize("repeats", ["masked", "kept"])
-def test_one_frame(repeats: Any) -> None:
+@pytest.mark.parametrize("form", ["paper", "released"])
+def test_one_frame(form: Any) -> None:
     cache = cache_of((40, 30), (1, 30), (40, 30))
-    clips = cut_clips(cache, np.array([1]), fps=30, stride=1, repeats=repeats)
+    clips = cut_clips(cache, np.array([1]), fps=30, stride=1, form=form)
     assert clips.positions().tolist() == [[40] * CLIP_FRAMES]
-    assert clips.mask().sum() == (1 if repeats == "masked" else CLIP_FRAMES)
+    assert clips.mask().sum() == (1 if form == "paper" else CLIP_FRAMES)
 
 
 def test_a_frame_short_and_just_enough() -> None:
     cache = cache_of((29, 30), (30, 30), (31, 30))
-    clips = cut_clips(cache, np.arange(3), fps=30, stride=1, repeats="masked")
+    clips = cut_clips(cache, np.arange(3), fps=30, stride=1, form="paper")
     assert clips.video.tolist() == [0, 1, 2, 2]
     assert clips.frames.tolist() == [29, 30, 30, 30]
     assert clips.positions()[0, -2:].tolist() == [28, 28]
 
 
 def test_no_videos() -> None:
-    clips = cut_clips(cache_of((40, 30)), np.array([], int), fps=30, stride=1, repeats="kept")
+    clips = cut_clips(cache_of((40, 30)), np.array([], int), fps=30, stride=1, form="released")
     assert len(clips) == 0
     assert clips.positions().shape == clips.mask().shape == (0, CLIP_FRAMES)
 
 
 def test_choosing_clips() -> None:
     cache = cache_of((33, 30), (12, 30))
-    clips = cut_clips(cache, np.arange(2), fps=15, stride=1, repeats="masked")
+    clips = cut_clips(cache, np.arange(2), fps=15, stride=1, form="paper")
     order = np.array([1, 0, 1])
     assert (clips[order].positions() == clips.positions()[order]).all()
     assert (clips[order].mask() == clips.mask()[order]).all()

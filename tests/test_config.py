@@ -27,7 +27,7 @@ def test_paper() -> None:
     assert (config.attention_penalty, config.penalty_form) == (0, "sum")
     assert (config.weight_decay, config.epochs, config.validation) == (1e-5, 15, 0.15)
     assert (config.batch_size, config.fps, config.train_stride) == (128, 30, 1)
-    assert (config.repeats, config.vote) == ("masked", "mean")
+    assert (config.clip_form, config.vote) == ("paper", "mean")
 
 
 def test_released() -> None:
@@ -38,11 +38,31 @@ def test_released() -> None:
         "lstm_layers": 1,
         "dropout_form": "released",
         "penalty_form": "mean",
+        "batch_loss": "sum",
+        "initial_weights": "released",
+        "optimizer": "released",
         "learning_rate": 2e-4,
-        "repeats": "kept",
+        "clip_form": "released",
         "vote": "majority",
     }
     assert config == replace(resolve({}, CACHE), **differs)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "steps", "vote"),
+    [("ucf11", 1, 30, "majority"), ("hmdb51", 3, 16, "majority"), ("hollywood2", 1, 16, "mean")],
+)
+def test_released_for_each_data_set(name: str, layers: int, steps: int, vote: str) -> None:
+    """As its evaluate_ucf11.py, evaluate_hmdb51gln.py and evaluate_mAP.py choose."""
+    config = resolve({"recipe": "released"}, of(name))
+    assert (config.attention_layers, config.scored_steps, config.vote) == (layers, steps, vote)
+
+
+@pytest.mark.parametrize("model", ["average", "max", "softmax"])
+def test_no_penalty_without_attention(model: str) -> None:
+    assert resolve({"model": model}, CACHE).attention_penalty == 0
+    with pytest.raises(ValueError, match="attention_penalty must be 0"):
+        resolve({"model": model, "attention_penalty": 1.0}, CACHE)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +112,7 @@ WRONG_KIND = {
     "recipe": ["", "PAPER"],
     "dropout_form": ["none"],
     "penalty_form": ["max"],
-    "repeats": ["dropped"],
+    "clip_form": ["dropped"],
     "vote": ["median"],
     "hidden_size": [3.5, "8"],
     "epochs": ["15"],

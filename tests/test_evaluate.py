@@ -22,6 +22,7 @@ from attnact.train.evaluate import (
     VideoScores,
     average_precisions,
     confusion,
+    last_steps,
     look_measures,
     masked_steps,
     metric,
@@ -51,7 +52,7 @@ class FirstFrame(nn.Module):
 
 
 def score(cache: FeatureCache, config: TrainConfig = CONFIG) -> VideoScores:
-    clips = cut_clips(cache, VIDEOS, fps=30, stride=STRIDE, repeats=config.repeats)
+    clips = cut_clips(cache, VIDEOS, fps=30, stride=STRIDE, form=config.clip_form)
     labels = torch.from_numpy(cache.labels)
     model = FirstFrame().train()
     store = MemoryStore(cache, VIDEOS, CPU, CPU)
@@ -93,13 +94,13 @@ def naive(cache: FeatureCache, video: int, kept: bool) -> list[dict[str, Any]]:
     return clips
 
 
-@pytest.mark.parametrize("repeats", ["masked", "kept"])
+@pytest.mark.parametrize("form", ["paper", "released"])
 @pytest.mark.parametrize("name", ["cache", "multi_label_cache"])
-def test_mean_over_steps_clips_and_videos(name: str, repeats: Any, request: Any) -> None:
+def test_mean_over_steps_clips_and_videos(name: str, form: Any, request: Any) -> None:
     cache: FeatureCache = request.getfixturevalue(name)
-    scored = score(cache, replace(CONFIG, repeats=repeats))
+    scored = score(cache, replace(CONFIG, clip_form=form))
     assert scored.videos.tolist() == sorted(VIDEOS)
-    clips = [naive(cache, video, repeats == "kept") for video in sorted(VIDEOS)]
+    clips = [naive(cache, video, form == "released") for video in sorted(VIDEOS)]
     assert {len(of_video) for of_video in clips} == {1, 2, 4}
     expected = [sum(clip["scores"] for clip in of_video) / len(of_video) for of_video in clips]
     np.testing.assert_allclose(scored.scores, expected, atol=1e-6)
@@ -247,3 +248,10 @@ def test_other_predictions_are_refused(
         read_predictions(path, cache)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_last_steps_that_count() -> None:
+    mask = torch.tensor([[1.0, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]])
+    expected = [[0, 0, 1, 1], [0, 1, 1, 0], [1, 0, 0, 0]]
+    assert last_steps(mask, 2).tolist() == expected
+    assert torch.equal(last_steps(mask, 4), mask)

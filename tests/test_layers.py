@@ -15,9 +15,9 @@ FLOORS = [
     {"attnact"},
     {"attnact.errors", "attnact.vocabulary"},
     {"attnact.files", "attnact.progress", "attnact.cli_options"},
-    {"attnact.features", "attnact.feature_writer", "attnact.attention"},
+    {"attnact.features", "attnact.feature_writer", "attnact.attention", "attnact.layers"},
     {"attnact.model"},
-    {"attnact.checkpoint"},
+    {"attnact.checkpoint", "attnact.released_model"},
     {"attnact.extract", "attnact.train"},  # and all that is in them
     {"attnact.attend", "attnact.demo"},
     {"attnact.commands"},

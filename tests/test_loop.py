@@ -13,7 +13,7 @@ from attnact.checkpoint import load_checkpoint
 from attnact.errors import RunError
 from attnact.features import Cubes, FeatureCache
 from attnact.train import loop
-from attnact.train.config import TrainConfig
+from attnact.train.config import TrainConfig, resolve
 from attnact.train.evaluate import metric, read_predictions
 from attnact.train.loop import hold_out, new_model, train
 from attnact.train.runs import Run, create_run, open_run
@@ -281,6 +281,48 @@ def test_steps_are_of_adam_on_the_whole_loss(make_cache, tmp_path: Path) -> None
     for name, theta in load_checkpoint(run.model).model.named_parameters():
         wanted = dict(model.named_parameters())[name].float()
         assert (theta - wanted).abs().mean() < 1e-6, name  # single signs may turn in float32
+
+
+@pytest.mark.parametrize("batch_loss", ["mean", "sum"])
+def test_the_loss_of_a_batch(
+    batch_loss: str, cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over the clips of the batch its mean, or its sum as the released code has it."""
+    totals = []
+    monkeypatch.setattr(torch.autograd, "backward", lambda loss: totals.append(loss.item()))
+    choices = {"validation": 0.0, "epochs": 1, "batch_size": 10_000, "batch_loss": batch_loss}
+    run = start(tmp_path / "run", cache, attention_penalty=2.0, **choices)
+    go(run, cache)
+    (line,) = lines(run)
+    clips = line["clips"] if batch_loss == "sum" else 1
+    assert totals == [pytest.approx(clips * (line["loss"] + 2 * line["penalty"]), rel=1e-5)]
+
+
+@pytest.mark.parametrize("model", ["average", "max", "softmax"])
+def test_baselines_learn_and_have_no_maps(model: str, cache: FeatureCache, tmp_path: Path) -> None:
+    choices = {"model": model, "fold": "wide", "validation": 0.3, "attention_penalty": 0.0}
+    easier = {"lstm_layers": 1, "dropout": 0.0, "batch_size": 1, "epochs": 5}
+    rate = 1e-4 if model == "softmax" else 0.02
+    run = start(tmp_path / "run", cache, **choices, **easier, learning_rate=rate)
+    found = go(run, cache)
+    assert found["value"] == 1.0
+    assert found["attention_entropy"] is found["attention_spread"] is None
+
+
+def test_recipe_released(cache: FeatureCache, tmp_path: Path) -> None:
+    """All its parts in one run, which learns."""
+    choices = {"recipe": "released", "hidden_size": 8, "epochs": 8, "batch_size": 4}
+    config = resolve({**choices, "fold": "wide", "train_stride": 3, "learning_rate": 3e-3}, cache)
+    run = create_run(tmp_path / "run", config, cache)
+    assert go(run, cache)["value"] == 1.0
+
+
+def test_a_model_that_was_not_trained_here(whole: Run, cache: FeatureCache, tmp_path: Path) -> None:
+    run = start(tmp_path / "run", cache)
+    run.model.write_bytes(whole.model.read_bytes())
+    with pytest.raises(RunError, match="not what it takes to train it further"):
+        go(run, cache)
+    assert run.model.read_bytes() == whole.model.read_bytes()
 
 
 @pytest.mark.parametrize("attention", ["location", "context"])

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnact.attention import attention_penalty
-from attnact.model import AttentionLSTM, ModelConfig, masked_mean
+from attnact.layers import masked_mean
+from attnact.model import AttentionLSTM, Model, ModelConfig, build_model
 from attnact.train.loss import clip_loss
 
 Floats = npt.NDArray[np.float64]
@@ -28,16 +28,28 @@ SHAPES = [
     replace(SMALL, attention="context", lstm_layers=2),
     replace(SMALL, attention="context", attention_layers=3, lstm_layers=3),
     replace(SMALL, attention="context", lstm_layers=1, dropout_form="released"),
+    replace(
+        SMALL,
+        attention="context",
+        lstm_layers=1,
+        start_layers=3,
+        head_layers=2,
+        head_size=7,
+        inverse_temperature=2.0,
+        dropout_form="released",
+    ),
 ]
 shapes = pytest.mark.parametrize(
-    "config", SHAPES, ids=lambda c: f"{c.attention}{c.attention_layers}-lstm{c.lstm_layers}"
+    "config",
+    SHAPES,
+    ids=lambda c: f"{c.attention}{c.attention_layers}-lstm{c.lstm_layers}start{c.start_layers}",
 )
 
 
-def make(config: ModelConfig) -> AttentionLSTM:
+def make(config: ModelConfig) -> Model:
     """A model with weights larger than the initial ones, so that nothing is nearly linear."""
     torch.manual_seed(0)
-    model = AttentionLSTM(config).double()
+    model = build_model(config).double()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.7)
     return model.eval()
@@ -78,13 +90,16 @@ def reference(
     scores, maps = np.zeros((*mask.shape, config.classes)), np.zeros(X.shape[:3])
     for b, (clip, steps) in enumerate(zip(X, mask.astype(bool), strict=True)):
         mean = clip[steps].mean((0, 1))
-        hidden = [np.tanh(affine(f"start_hidden.{k}", mean)) for k in range(config.lstm_layers)]
-        cell = [np.tanh(affine(f"start_cell.{k}", mean)) for k in range(config.lstm_layers)]
+        for k in range(config.start_layers - 1):
+            mean = drop_head(np.maximum(0, affine(f"start.deeper.{k}", mean)))
+        hidden = [np.tanh(affine(f"start.hidden.{k}", mean)) for k in range(config.lstm_layers)]
+        cell = [np.tanh(affine(f"start.cell.{k}", mean)) for k in range(config.lstm_layers)]
         for t, cube in enumerate(clip):
             if config.attention == "location":
                 e = affine("attention.scores", hidden[-1])
             else:
                 e = np.array([score_location(x, hidden[-1]) for x in cube])
+                e = config.inverse_temperature * e
             maps[b, t] = np.exp(e) / np.exp(e).sum()
             below = sum(share * x for share, x in zip(maps[b, t], cube, strict=True))
             for k in range(config.lstm_layers):
@@ -92,7 +107,10 @@ def reference(
                 i, f, o, g = np.split(gates, 4)
                 cell[k] = sigmoid(f) * cell[k] + sigmoid(i) * np.tanh(g)
                 below = hidden[k] = sigmoid(o) * np.tanh(cell[k])
-            scores[b, t] = affine("classes", drop_head(np.tanh(affine("head", drop_head(below)))))
+            seen = drop_head(np.tanh(affine("head.first", drop_head(below))))
+            for k in range(config.head_layers - 1):
+                seen = drop_head(np.maximum(0, affine(f"head.deeper.{k}", seen)))
+            scores[b, t] = affine("head.classes", seen)
     return scores, maps
 
 
@@ -176,13 +194,13 @@ def test_the_top_state_steers_the_next_map(attention: Any, layer: int) -> None:
     model, X = make(replace(SMALL, attention=attention, lstm_layers=3)), clips()
     before = model(X, torch.ones(B, T))[1]
     with torch.no_grad():
-        model.start_hidden[layer].bias += 1
+        model.start.hidden[layer].bias += 1
     after = model(X, torch.ones(B, T))[1]
     assert torch.equal(before[:, 0], after[:, 0]) == (layer < 2)
     assert not torch.allclose(before[:, 1], after[:, 1])
 
 
-@pytest.mark.parametrize("config", SHAPES[-3:], ids=["context1", "context3", "released"])
+@pytest.mark.parametrize("config", SHAPES[-4:], ids=["context1", "context3", "released", "deep"])
 def test_dropout_in_training(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """With units that are known to be dropped: which connections, and what scales the others."""
 
@@ -191,6 +209,8 @@ def test_dropout_in_training(config: ModelConfig, monkeypatch: pytest.MonkeyPatc
 
     def dropout(x: Tensor, p: float, training: bool) -> Tensor:
         assert training
+        if p == 0:
+            return x
         return x * (torch.arange(x.shape[-1]) % 2) / (1 - p)  # as torch scales
 
     monkeypatch.setattr(torch.nn.functional, "dropout", dropout)
@@ -221,55 +241,64 @@ def test_learns_a_small_batch_by_heart(attention: Any) -> None:
     assert loss < 0.1  # it starts at about 2.6: 7 steps of ln 3 over 3 clips
 
 
+def pooled(kind: str, p: Mapping[str, Floats], X: Floats) -> Floats:
+    """Scores of a baseline with two LSTM layers, or of softmax regression, a step at a time."""
+    scores = np.zeros((B, T, N))
+    for b, (clip, steps) in enumerate(zip(X, MASK.astype(bool), strict=True)):
+        if kind == "softmax":
+            for t, cube in enumerate(clip):
+                scores[b, t] = p["classes.weight"] @ cube.ravel() + p["classes.bias"]
+            continue
+        mean = clip[steps].mean((0, 1))
+        state = [
+            [np.tanh(p[f"start.{s}.{k}.weight"] @ mean + p[f"start.{s}.{k}.bias"]) for k in (0, 1)]
+            for s in ("hidden", "cell")
+        ]
+        for t, cube in enumerate(clip):
+            below = cube.mean(0) if kind == "average" else cube.max(0)
+            for k in (0, 1):
+                gates = sum(
+                    p[f"layers.{k}.weight_{name}_l0"] @ x + p[f"layers.{k}.bias_{name}_l0"]
+                    for name, x in (("ih", below), ("hh", state[0][k]))
+                )
+                i, f, g, o = np.split(gates, 4)  # torch's order
+                state[1][k] = sigmoid(f) * state[1][k] + sigmoid(i) * np.tanh(g)
+                below = state[0][k] = sigmoid(o) * np.tanh(state[1][k])
+            seen = np.tanh(p["head.first.weight"] @ below + p["head.first.bias"])
+            scores[b, t] = p["head.classes.weight"] @ seen + p["head.classes.bias"]
+    return scores
+
+
+@pytest.mark.parametrize("kind", ["average", "max", "softmax"])
+def test_baselines(kind: Any) -> None:
+    model = make(replace(SMALL, kind=kind, lstm_layers=2))
+    X, mask = clips(), torch.from_numpy(MASK)
+    scores, maps = model(X, mask)
+    assert maps is None
+    expected = pooled(kind, parameters(model), X.numpy())
+    np.testing.assert_allclose(scores.detach().numpy(), expected, atol=1e-10)
+    garbage = torch.where(mask[..., None, None] > 0, X, torch.full_like(X, 100.0))
+    torch.testing.assert_close(scores[mask > 0], model(garbage, mask)[0][mask > 0])
+    loss = clip_loss(scores, maps, torch.tensor([2, 0, 1]), mask, "sum")
+    assert not loss.penalty.any()
+
+
+@pytest.mark.parametrize("kind", ["average", "max"])
+def test_dropout_of_the_baselines(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every connection from layer to layer, and those of the head: 2 layers drop 4 times."""
+    seen = []
+
+    def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+        seen.append((x.shape[-1], p, training))
+        return x
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", dropout)
+    config = replace(SMALL, kind=kind, lstm_layers=2, dropout=0.3)
+    make(config).train()(clips(), torch.from_numpy(MASK))
+    assert seen == [(C, 0.3, True), (H, 0.3, True), (H, 0.3, True), (H, 0.3, True)]
+
+
 def test_masked_mean_is_over_valid_frames() -> None:
     found = masked_mean(clips(), torch.from_numpy(MASK)).numpy()
     for b, frames in enumerate((4, 2, 1)):
         np.testing.assert_allclose(found[b], clips()[b, :frames].numpy().mean((0, 1)), atol=1e-12)
-
-
-def test_released_code(shared) -> None:
-    """What the released Theano model computes: maps, probabilities, and gradients of its cost."""
-    file = np.load(shared / "reference/released_context.npz")
-    X, y, mask = (torch.from_numpy(file[name]).transpose(0, 1) for name in ("x", "y", "mask"))
-    config = ModelConfig(11, "context", 1, 1, 16, 0.5, "released", locations=9, channels=32)
-    model = AttentionLSTM(config).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(released(file, "param", name))
-    scores, maps = model(X, mask)
-    alphas, probs = (file[name].transpose(1, 0, 2) for name in ("alphas", "probs"))
-    np.testing.assert_allclose(maps.detach().numpy(), alphas, atol=1e-6)
-    np.testing.assert_allclose(scores.softmax(-1).detach().numpy(), probs, atol=1e-6)
-
-    loss = clip_loss(scores, maps, y[:, 0], mask, "mean")
-    assert loss.cross_entropy.sum().item() == pytest.approx(float(file["nll"]), rel=1e-5)
-    decay = 1e-5 * sum(theta.square().sum() for theta in model.parameters())
-    cost = loss.cross_entropy.sum() + decay + attention_penalty(maps, mask, "mean").sum()
-    assert cost.item() == pytest.approx(float(file["cost"]), rel=1e-5)
-    cost.backward()
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, released(file, "grad", name), atol=1e-5, rtol=0)
-
-
-def released(file: Any, kind: str, name: str) -> Tensor:
-    """One of our tensors, put together from the released code's."""
-    if name == "layers.0.gates.weight":
-        joined = np.concatenate([file[f"{kind}/decoder_W"], file[f"{kind}/decoder_U"]])
-        return torch.from_numpy(joined.T)
-    theirs = {
-        "attention.features.weight": "decoder_Wc_att",
-        "attention.features.bias": "decoder_b_att",
-        "attention.hidden.weight": "decoder_Wd_att",
-        "attention.scores.weight": "decoder_U_att",
-        "attention.scores.bias": "decoder_c_tt",
-        "start_hidden.0.weight": "ff_state_W",
-        "start_hidden.0.bias": "ff_state_b",
-        "start_cell.0.weight": "ff_memory_W",
-        "start_cell.0.bias": "ff_memory_b",
-        "layers.0.gates.bias": "decoder_b",
-        "head.weight": "ff_logit_lstm_W",
-        "head.bias": "ff_logit_lstm_b",
-        "classes.weight": "ff_logit_W",
-        "classes.bias": "ff_logit_b",
-    }
-    return torch.from_numpy(file[f"{kind}/{theirs[name]}"].T)

@@ -18,7 +18,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif("not torch.cuda.
 
 
 def cut(cache: FeatureCache, videos: Any, fps: float = 30) -> Clips:
-    return cut_clips(cache, np.array(videos), fps=fps, stride=1, repeats="masked")
+    return cut_clips(cache, np.array(videos), fps=fps, stride=1, form="paper")
 
 
 @pytest.mark.parametrize("place", ["device", "host", "disk"])

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from attnact.features import FeatureCache
 from attnact.train.config import CLIP_FRAMES
-from attnact.vocabulary import Repeats
+from attnact.vocabulary import ClipForm
 
 Ints = npt.NDArray[np.int64]
 
@@ -53,24 +53,30 @@ class Clips:
 
 
 def cut_clips(
-    cache: FeatureCache, videos: Ints, *, fps: float, stride: int, repeats: Repeats
+    cache: FeatureCache, videos: Ints, *, fps: float, stride: int, form: ClipForm
 ) -> Clips:
     """The clips of these videos: one from every `stride`-th frame on which a whole clip fits.
 
     A video with fewer than 30 frames at this frame rate gives one clip. The frame rate of a video
-    whose file does not tell it is taken to be 30.
+    whose file does not tell it is taken to be 30. The form "released" cuts as the released
+    `DataHandler` does: every video has 30 frames a second, a clip takes up the frames after its
+    last one too, and the repeats of a short video count.
     """
     rows = []
     for video in videos.tolist():
         count, rate = cache.rows[video].frames, cache.rows[video].frame_rate or 30.0
-        step = max(1, round(rate / fps))
-        last_start = count - 1 - (CLIP_FRAMES - 1) * step
-        starts = np.arange(0, max(0, last_start) + 1, stride)
+        if form == "paper":
+            step = max(1, round(rate / fps))
+            span = (CLIP_FRAMES - 1) * step + 1
+        else:
+            step = max(1, int(30 / fps))
+            span = CLIP_FRAMES * step
+        starts = np.arange(0, max(0, count - span) + 1, stride)
         frames = min(CLIP_FRAMES, (count - 1) // step + 1)
         row = np.empty((len(starts), 4), np.int64)
         row[:] = video, 0, step, frames
         row[:, 1] = cache.first_frames[video] + starts
         rows.append(row)
     video, first, step, frames = np.concatenate(rows).T if rows else np.empty((4, 0), np.int64)
-    valid = frames if repeats == "masked" else np.full_like(frames, CLIP_FRAMES)
+    valid = frames if form == "paper" else np.full_like(frames, CLIP_FRAMES)
     return Clips(video, first, step, frames, valid)

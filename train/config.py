@@ -5,7 +5,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from attnact.errors import RunError
-from attnact.vocabulary import AttentionForm, DropoutForm, PenaltyForm, Recipe, Repeats, Vote
+from attnact.vocabulary import (
+    AttentionForm,
+    BatchLoss,
+    ClipForm,
+    DropoutForm,
+    InitialWeights,
+    ModelKind,
+    Optimizer,
+    PenaltyForm,
+    Recipe,
+    Vote,
+)
 
 if TYPE_CHECKING:
     from attnact.features import FeatureCache
@@ -23,6 +34,7 @@ class TrainConfig:
     recipe: Annotated[Recipe, "Where every choice not made here comes from."] = "paper"
     fold: Annotated[str, "Fold to train and test on; the cache's first if not given."] = ""
     seed: Annotated[int, "Of the initial weights, the dropout and the order of the clips."] = 0
+    model: Annotated[ModelKind, "The paper's model, or a baseline of its Table 1."] = "attention"
     attention: Annotated[AttentionForm, "Attention from the state alone, or the frame too."] = (
         "location"
     )
@@ -36,6 +48,9 @@ class TrainConfig:
         "sum"
     )
     weight_decay: Annotated[float, "γ: weight of Σθ² in the loss."] = 1e-5
+    batch_loss: Annotated[BatchLoss, "How the losses of a batch's clips become one."] = "mean"
+    initial_weights: Annotated[InitialWeights, "torch's own, or the released code's."] = "torch"
+    optimizer: Annotated[Optimizer, "Adam, or Adam as the released code runs it."] = "adam"
     learning_rate: Annotated[float, "Step size of Adam."] = 1e-3
     batch_size: Annotated[int, "Clips a step."] = 128
     epochs: Annotated[int, "Passes over the training clips, at most."] = 15
@@ -45,7 +60,8 @@ class TrainConfig:
     fps: Annotated[float, "Frame rate of the clips: every 1st, 2nd, 5th cached frame."] = 30.0
     train_stride: Annotated[int, "Frames between the starts of training clips."] = 1
     test_stride: Annotated[int, "Frames between the starts of scored clips."] = 1
-    repeats: Annotated[Repeats, "Whether the repeats that fill up a short video count."] = "masked"
+    clip_form: Annotated[ClipForm, "Where clips begin; whether their repeats count."] = "paper"
+    scored_steps: Annotated[int, "Steps at the end of a clip that make its scores."] = CLIP_FRAMES
     vote: Annotated[Vote, "How the clips of a video become its scores."] = "mean"
 
     def __post_init__(self) -> None:
@@ -53,15 +69,23 @@ class TrainConfig:
         _check(self)
 
 
-# What the released Theano code does where it differs from the paper.
+# What the released Theano code does where it differs from the paper (`src/actrec.py`).
 _RELEASED: Mapping[str, Any] = {
     "attention": "context",
     "lstm_layers": 1,
     "dropout_form": "released",
     "penalty_form": "mean",
+    "batch_loss": "sum",
+    "initial_weights": "released",
+    "optimizer": "released",
     "learning_rate": 2e-4,
-    "repeats": "kept",
+    "clip_form": "released",
     "vote": "majority",
+}
+# What its scripts choose for each data set (`scripts/evaluate_*.py`).
+_RELEASED_FOR: Mapping[str, Mapping[str, Any]] = {
+    "hmdb51": {"attention_layers": 3, "scored_steps": 16},
+    "hollywood2": {"scored_steps": 16, "vote": "mean"},
 }
 _HIDDEN_SIZES: Mapping[str, int] = {"ucf11": 512, "hmdb51": 1024, "hollywood2": 512}  # section 4.2
 
@@ -74,7 +98,9 @@ def resolve(choices: Mapping[str, Any], cache: "FeatureCache") -> TrainConfig:
         ValueError: a choice of the wrong kind, or out of range.
     """
     chosen = {name: value for name, value in choices.items() if value is not None}
-    recipe = _RELEASED if chosen.get("recipe") == "released" else {}
+    recipe: Mapping[str, Any] = {}
+    if chosen.get("recipe") == "released":
+        recipe = {**_RELEASED, **_RELEASED_FOR.get(cache.name, {})}
     decided = {"hidden_size": _HIDDEN_SIZES.get(cache.name, 512), **recipe, **chosen}
     decided.setdefault("fold", next(iter(cache.folds), ""))
     config = TrainConfig(**decided)
@@ -99,6 +125,9 @@ def _check(config: TrainConfig) -> None:
         _require(getattr(config, name) >= 1, f"{name} must be at least 1 frame")
     for name in ("attention_penalty", "weight_decay", "seed"):
         _require(getattr(config, name) >= 0, f"{name} must not be negative")
+    _require(1 <= config.scored_steps <= CLIP_FRAMES, f"scored_steps must be 1 to {CLIP_FRAMES}")
+    seeing = config.model == "attention" or not config.attention_penalty
+    _require(seeing, f"attention_penalty must be 0: the {config.model} model has no attention")
     _require(1 <= config.lstm_layers <= 5, "lstm_layers must be 1 to 5")
     _require(0 <= config.dropout < 1, "dropout must be at least 0 and below 1")
     _require(0 <= config.validation < 1, "validation must be at least 0 and below 1")

@@ -14,7 +14,7 @@ from torch import Tensor
 from attnact.errors import RunError
 from attnact.features import FeatureCache
 from attnact.files import write_text
-from attnact.model import AttentionLSTM
+from attnact.model import Model
 from attnact.progress import progress
 from attnact.train.clips import Clips, Ints
 from attnact.train.config import TrainConfig
@@ -34,39 +34,39 @@ class VideoScores:
     scores: a probability for each class, (V, N).
     loss: mean over the clips of Σ_t cross-entropy_t.
     entropy: of the attention maps in nats, averaged over frames, clips and videos; ln 49 = 3.89
-        looks everywhere, 0 at one location.
+        looks everywhere, 0 at one location. None for a model without attention.
     spread: share of the locations that hold 90 % of a map, averaged likewise.
     """
 
     videos: Ints
     scores: Floats
     loss: float
-    entropy: float
-    spread: float
+    entropy: float | None
+    spread: float | None
 
 
 def score_videos(
-    model: AttentionLSTM, store: FeatureStore, clips: Clips, labels: Tensor, config: TrainConfig
+    model: Model, store: FeatureStore, clips: Clips, labels: Tensor, config: TrainConfig
 ) -> VideoScores:
     """Scores every clip, and every video by its clips (section 4.2).
 
-    A clip's scores are the mean over its steps. A video's are the mean over its clips, or with
-    `vote="majority"`, as the released code does, the share of clips that vote for a class, the
-    mean deciding between equals.
+    A clip's scores are the mean over its steps, or over the last `scored_steps` of them. A video's
+    are the mean over its clips, or with `vote="majority"`, as the released code does, the share of
+    clips that vote for a class, the mean deciding between equals.
 
     Args:
         model: in any mode; it is left as it was.
         store: holds the features of the clips.
         clips: of whole videos.
         labels: of every video of the cache, on the store's device.
-        config: gives the batch size, the vote and the form of the penalty.
+        config: gives the batch size, the scored steps, the vote and the form of the penalty.
     """
     videos, row = np.unique(clips.video, return_inverse=True)
     count = np.bincount(row, minlength=len(videos))
     mean = np.zeros((len(videos), model.config.classes))
     votes = np.zeros_like(mean)
     looks = np.zeros((len(videos), 2))  # summed entropy and spread
-    loss, done = 0.0, 0
+    loss, done, attends = 0.0, 0, False
     was_training = model.training
     model.eval()
     with torch.inference_mode(), progress("scoring", len(clips), "clips") as advance:
@@ -76,16 +76,20 @@ def score_videos(
             losses = clip_loss(scores, maps, target, batch.mask, config.penalty_form)
             here = row[done : done + len(batch.video)]
             probabilities = scores.softmax(-1) if target.ndim == 1 else scores.sigmoid()
-            clip_scores = masked_steps(probabilities, batch.mask).double().cpu().numpy()
+            scored = last_steps(batch.mask, config.scored_steps)
+            clip_scores = masked_steps(probabilities, scored).double().cpu().numpy()
             np.add.at(mean, here, clip_scores)
             np.add.at(votes, here, _votes(clip_scores, target.ndim == 2))
-            np.add.at(looks, here, masked_steps(look_measures(maps), batch.mask).cpu().numpy())
+            if maps is not None:
+                attends = True
+                seen = masked_steps(look_measures(maps), batch.mask)
+                np.add.at(looks, here, seen.cpu().numpy())
             loss += float(losses.cross_entropy.sum())
             done += len(here)
             advance(len(here), "")
     model.train(was_training)
     mean, looks = mean / count[:, None], looks / count[:, None]
-    entropy, spread = looks.mean(0).tolist()
+    entropy, spread = looks.mean(0).tolist() if attends else (None, None)
     video_scores = mean if config.vote == "mean" else (votes + mean) / (count[:, None] + 1)
     return VideoScores(videos, video_scores, loss / len(clips), entropy, spread)
 
@@ -101,6 +105,12 @@ def look_measures(maps: Tensor) -> Tensor:
 def masked_steps(values: Tensor, mask: Tensor) -> Tensor:
     """The mean over the steps that count of values (B, T, K), as (B, K)."""
     return torch.einsum("btk,bt->bk", values, mask) / mask.sum(1, keepdim=True)
+
+
+def last_steps(mask: Tensor, count: int) -> Tensor:
+    """The mask (B, T) of the last `count` of the steps that count."""
+    after = mask.flip(1).cumsum(1).flip(1)  # steps that count from here on
+    return mask * (after <= count)
 
 
 def metric_name(multi_label: bool) -> str:

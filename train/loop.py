@@ -20,7 +20,7 @@ from attnact.checkpoint import Checkpoint, load_state, save_checkpoint, save_sta
 from attnact.errors import RunError
 from attnact.features import FeatureCache
 from attnact.files import write_text
-from attnact.model import AttentionLSTM, ModelConfig
+from attnact.model import Model, ModelConfig, build_model
 from attnact.progress import Advance, progress
 from attnact.train.clips import Clips, Ints, cut_clips
 from attnact.train.config import TrainConfig
@@ -31,7 +31,9 @@ from attnact.train.evaluate import (
     score_videos,
     write_predictions,
 )
+from attnact.train.initial import draw_released_weights
 from attnact.train.loss import clip_loss
+from attnact.train.optimizer import new_optimizer
 from attnact.train.runs import Run
 from attnact.train.store import FeatureStore, batches
 from attnact.vocabulary import Split
@@ -56,7 +58,7 @@ class Training:
     def clips(self, videos: Ints, stride: int) -> Clips:
         """The clips of these videos."""
         config = self.config
-        return cut_clips(self.cache, videos, fps=config.fps, stride=stride, repeats=config.repeats)
+        return cut_clips(self.cache, videos, fps=config.fps, stride=stride, form=config.clip_form)
 
 
 def fold_videos(cache: FeatureCache, fold: str, side: Split) -> Ints:
@@ -68,14 +70,18 @@ def train(run: Run, cache: FeatureCache, store: FeatureStore) -> dict[str, Any]:
     """Trains and tests, from wherever the run stands; gives its summary.
 
     Raises:
-        RunError: too few videos or groups, a damaged state, or a loss that is not a number.
+        RunError: too few videos or groups, a damaged state, a model that was not trained here, or
+            a loss that is not a number.
     """
     training = _training(run, cache, store)
     videos = fold_videos(cache, run.config.fold, Split.TRAIN)
     test = fold_videos(cache, run.config.fold, Split.TEST)
     if not len(videos) or not len(test):
         raise RunError(f"{cache.path}: fold {run.config.fold} has no videos to train or test on")
-    state = load_state(run.state) or {"history": "[]", "phase": "", "epoch": 0}
+    state = load_state(run.state)
+    if state is None and run.model.exists():
+        raise RunError(f"{run.folder}: holds a model, but not what it takes to train it further")
+    state = state or {"history": "[]", "phase": "", "epoch": 0}
     epochs = run.config.epochs
     if run.config.validation > 0:
         fit, held = hold_out(videos, cache.groups, run.config)
@@ -91,10 +97,11 @@ def train(run: Run, cache: FeatureCache, store: FeatureStore) -> dict[str, Any]:
     return run.summary()
 
 
-def new_model(config: TrainConfig, cache: FeatureCache) -> AttentionLSTM:
+def new_model(config: TrainConfig, cache: FeatureCache) -> Model:
     """The untrained model of a run; its weights come from torch's global seed."""
     shape = ModelConfig(
         classes=len(cache.classes),
+        kind=config.model,
         attention=config.attention,
         attention_layers=config.attention_layers,
         lstm_layers=config.lstm_layers,
@@ -102,7 +109,10 @@ def new_model(config: TrainConfig, cache: FeatureCache) -> AttentionLSTM:
         dropout=config.dropout,
         dropout_form=config.dropout_form,
     )
-    return AttentionLSTM(shape)
+    model = build_model(shape)
+    if config.initial_weights == "released":
+        draw_released_weights(model)
+    return model
 
 
 def hold_out(videos: Ints, groups: list[str], config: TrainConfig) -> tuple[Ints, Ints]:
@@ -122,9 +132,7 @@ def hold_out(videos: Ints, groups: list[str], config: TrainConfig) -> tuple[Ints
     return videos[fit], videos[held]
 
 
-def score_test(
-    run: Run, cache: FeatureCache, store: FeatureStore, model: AttentionLSTM
-) -> VideoScores:
+def score_test(run: Run, cache: FeatureCache, store: FeatureStore, model: Model) -> VideoScores:
     """Scores the test videos of the run's fold."""
     training = _training(run, cache, store)
     return _score(training, model, fold_videos(cache, run.config.fold, Split.TEST))
@@ -146,7 +154,7 @@ def _training(run: Run, cache: FeatureCache, store: FeatureStore) -> Training:
     return Training(run, cache, store, torch.from_numpy(cache.labels).to(store.device))
 
 
-def _score(training: Training, model: AttentionLSTM, videos: Ints) -> VideoScores:
+def _score(training: Training, model: Model, videos: Ints) -> VideoScores:
     clips = training.clips(videos, training.config.test_stride)
     return score_videos(model, training.store, clips, training.labels, training.config)
 
@@ -158,15 +166,12 @@ def _fit(
     held: Ints | None,
     epochs: int,
     state: Mapping[str, Any],
-) -> tuple[AttentionLSTM, dict[str, Any]]:
+) -> tuple[Model, dict[str, Any]]:
     """One phase, from the state if the state is of this phase; gives its last model and state."""
     config = training.config
     torch.manual_seed(config.seed)
     model = new_model(config, training.cache).to(training.store.device)
-    # γΣθ² has the gradient 2γθ; Adam's own decay adds decay·θ to the gradient.
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=config.learning_rate, weight_decay=2 * config.weight_decay
-    )
+    optimizer = new_optimizer(model, config)
     state, done = dict(state), 0
     history = json.loads(state["history"])
     if state["phase"] == phase:
@@ -198,7 +203,7 @@ def _fit(
 
 def _epoch(
     training: Training,
-    model: AttentionLSTM,
+    model: Model,
     optimizer: torch.optim.Optimizer,
     clips: Clips,
     seed: int,
@@ -216,8 +221,9 @@ def _epoch(
         labels = training.labels[torch.from_numpy(batch.video).to(training.labels.device)]
         loss = clip_loss(scores, maps, labels, batch.mask, config.penalty_form)
         optimizer.zero_grad()
-        total_loss = (loss.cross_entropy + config.attention_penalty * loss.penalty).mean()
-        torch.autograd.backward(total_loss)
+        clip_losses = loss.cross_entropy + config.attention_penalty * loss.penalty
+        mean = config.batch_loss == "mean"
+        torch.autograd.backward(clip_losses.mean() if mean else clip_losses.sum())
         optimizer.step()
         total += torch.stack((loss.cross_entropy, loss.penalty)).detach().sum(1)
         advance(len(batch.video), "")
@@ -228,7 +234,7 @@ def _epoch(
     return {"loss": cross_entropy, "penalty": penalty, "clips": len(clips), "seconds": seconds}
 
 
-def _validate(training: Training, model: AttentionLSTM, held: Ints) -> dict[str, float]:
+def _validate(training: Training, model: Model, held: Ints) -> dict[str, float]:
     scored = _score(training, model, held)
     value = metric(scored.scores, training.cache.labels[scored.videos])
     return {"validation": value, "validation_loss": scored.loss}

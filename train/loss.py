@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,13 +18,13 @@ class Loss(NamedTuple):
 
 
 def clip_loss(
-    scores: Tensor, maps: Tensor, labels: Tensor, mask: Tensor, penalty_form: PenaltyForm
+    scores: Tensor, maps: Tensor | None, labels: Tensor, mask: Tensor, penalty_form: PenaltyForm
 ) -> Loss:
     """Σ_t cross-entropy_t, and the attention penalty that λ multiplies.
 
     Args:
         scores: before softmax or sigmoid, (B, T, N).
-        maps: attention maps, (B, T, L).
+        maps: attention maps, (B, T, L); None for a model without attention, whose penalty is 0.
         labels: class indices (B,), or rows of 0 and 1 (B, N) where several classes may hold; then
             the cross-entropy is summed over the classes.
         mask: 1 for each step that counts, (B, T).
@@ -37,4 +38,7 @@ def clip_loss(
     else:
         every_step = labels[:, None].expand(B, T, N).to(scores.dtype)
         entropy = F.binary_cross_entropy_with_logits(scores, every_step, reduction="none").sum(2)
-    return Loss((entropy * mask).sum(1), attention_penalty(maps, mask, penalty_form))
+    summed = (entropy * mask).sum(1)
+    if maps is None:
+        return Loss(summed, torch.zeros_like(summed))
+    return Loss(summed, attention_penalty(maps, mask, penalty_form))

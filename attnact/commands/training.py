@@ -1,4 +1,4 @@
-"""One run: train, evaluate, visualize."""
+"""One run: train, evaluate, visualize, import-released-model."""
 
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,27 @@ def visualize(run: Path, videos: tuple[str, ...], out: Path | None) -> None:
 
     for picture in attention_strips(run, videos, out or run / "attention"):
         click.echo(picture)
+
+
+@click.command("import-released-model")
+@click.argument("archive", type=FilePath)
+@click.argument("cache", type=FilePath, required=False)
+@click.option("--name", default="released", show_default=True, help="Of the run, in runs/CACHE.")
+@click.option("--fold", help="Fold to score.  [default: the cache's first]")
+@click.option("--temperature-inverse", default=1.0, show_default=True, help="As it was trained.")
+def import_released_model(
+    archive: Path, cache: Path | None, name: str, fold: str | None, temperature_inverse: float
+) -> None:
+    """Make a run of a model that the released Theano code trained, to evaluate and visualize it.
+
+    ARCHIVE is its model.npz. The classes of CACHE must stand in the model's order.
+    """
+    from attnact.train.imported import import_run
+
+    found = find_cache(cache)
+    folder = Path("runs", found.path.stem, name)
+    import_run(archive, folder, found, fold, temperature_inverse)
+    click.echo(f"{folder} holds the model; next: attnact evaluate {folder}")
 
 
 def _show_result(folder: Path, result: dict[str, Any]) -> None:

@@ -75,9 +75,9 @@ def torture(
         finished += 1
         found = digests(made, pattern)
         assert found == expected, f"{what}: other bytes after kill {killed}: {found} {expected}"
-        shutil.rmtree(made)
         if killed >= kills:
-            break
+            break  # what was made stays for the next
+        shutil.rmtree(made)
     names = ", ".join(sorted(expected))
     print(f"{what}: {killed} kills, {finished} times finished, the same bytes each time: {names}")
 
