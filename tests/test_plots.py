@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from attnact.train.config import TrainConfig
+from attnact.train.grid import Grid, Row
 from attnact.train.plots import plot_attention, plot_confusion, plot_sweep, upsample
-from attnact.train.sweep import Sweep, SweepRow
+from attnact.train.sweep import sweep_rows
 
 
 def one_hot(location: int) -> npt.NDArray[np.float32]:
@@ -105,7 +107,8 @@ def test_confusion_shades_shares(N: int, tmp_path: Path) -> None:
 
 
 def test_sweep(tmp_path: Path) -> None:
-    rows = [SweepRow(penalty, [0.5, 0.6], [3.0, 3.1], [0.5, 0.4]) for penalty in (0, 1, 10)]
-    plot_sweep(tmp_path / "sweep.png", Sweep(rows, []), "mAP", "title\nof two lines")
+    configs = sweep_rows(TrainConfig(), [0, 1, 10])
+    rows = [Row(n, c, {}, [0.5, 0.6], [3.0, 3.1], [0.5, 0.4]) for n, c in configs.items()]
+    plot_sweep(tmp_path / "sweep.png", Grid(rows, []), "mAP", "title\nof two lines")
     height, width = pixels(tmp_path / "sweep.png").shape
     assert (width, height) == (1300, 442)

@@ -1,6 +1,6 @@
 """Pictures: a sweep, a confusion matrix, and a clip with the attention over it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from attnact.features import ROWS
-from attnact.train.sweep import Sweep
+from attnact.train.grid import Grid
+from attnact.train.measures import Interval
 
 Frames = npt.NDArray[np.uint8]
 
 
-def plot_sweep(path: Path, found: Sweep, metric: str, title: str) -> None:
+def plot_sweep(path: Path, found: Grid, metric: str, title: str) -> None:
     """The metric against λ, and the attention's spread against λ; a dot a seed."""
     figure = Figure((10, 3.4), layout="constrained")
     figure.suptitle(title)
@@ -36,10 +37,40 @@ def plot_sweep(path: Path, found: Sweep, metric: str, title: str) -> None:
         if everywhere is not None:
             axes.axhline(everywhere, color="gray", linestyle=":", label="looking everywhere")
             axes.legend(fontsize="small")
-        axes.set_xticks(range(len(found.rows)), [f"{row.penalty:g}" for row in found.rows])
+        axes.set_xticks(
+            range(len(found.rows)), [f"{row.config.attention_penalty:g}" for row in found.rows]
+        )
         axes.set_xlabel("attention penalty λ")
         axes.set_title(label, fontsize="medium")
         axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def plot_table1(
+    path: Path,
+    rows: Mapping[str, Sequence[float]],
+    compared: Mapping[str, Interval],
+    metric: str,
+    title: str,
+) -> None:
+    """Each row's metric, a dot a seed; beside it the differences with their intervals."""
+    figure = Figure((11, 0.32 * max(len(rows), len(compared)) + 1.5), layout="constrained")
+    figure.suptitle(title)
+    left, right = figure.subplots(1, 2)
+    for y, values in enumerate(rows.values()):
+        left.plot([100 * value for value in values], [y] * len(values), "o", color="#8fb3d9")
+        left.plot(100 * np.mean(values), y, "|", color="#1f4e79", markersize=16)
+    left.set_yticks(range(len(rows)), rows)
+    left.set_title(f"{metric} (%), a dot a seed", fontsize="medium")
+    for y, it in enumerate(compared.values()):
+        right.plot([100 * it.low, 100 * it.high], [y, y], color="#8fb3d9")
+        right.plot(100 * it.value, y, "o", color="#1f4e79")
+    right.set_yticks(range(len(compared)), compared, fontsize=8)
+    right.axvline(0, color="gray", linestyle=":")
+    right.set_title("difference in points, 95 % interval", fontsize="medium")
+    for axes in (left, right):
+        axes.invert_yaxis()
+        axes.grid(alpha=0.3, axis="x")
     _save(figure, path)
 
 

@@ -1,9 +1,10 @@
-"""Many runs: sweep-lambda."""
+"""Many runs: sweep-lambda, table1."""
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,47 +13,84 @@ from attnact.commands.opening import find_cache, open_features
 from attnact.train.config import TrainConfig
 from attnact.vocabulary import PLACES
 
+if TYPE_CHECKING:
+    from attnact.train.grid import Grid
+
+
+def grid_options(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options of every command that trains a grid, whose folder is `name` if not told."""
+    options = (
+        click.argument("cache", type=FilePath, required=False),
+        click.option("--name", default=name, show_default=True, help="Folder in runs/CACHE."),
+        click.option("--seeds", default="0", show_default=True, help="As in 0,1,2."),
+        click.option("--folds", help="As in 1,2,3, or `all`.  [default: the cache's first]"),
+        click.option("--features-in", type=click.Choice(PLACES), default="auto", show_default=True),
+        click.option("--device", help="As torch names it.  [default: the GPU if there is one]"),
+    )
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
 
 @click.command("sweep-lambda")
-@click.argument("cache", type=FilePath, required=False)
-@click.option("--name", default="sweep-lambda", show_default=True, help="Folder in runs/CACHE.")
+@grid_options("sweep-lambda")
 @click.option("--lambdas", default="0,1,10", show_default=True, help="Attention penalties.")
-@click.option("--seeds", default="0", show_default=True, help="As in 0,1,2.")
-@click.option("--folds", help="As in 1,2,3, or `all`.  [default: the cache's first]")
-@click.option("--features-in", type=click.Choice(PLACES), default="auto", show_default=True)
-@click.option("--device", help="As torch names it.  [default: the GPU if there is one]")
-@options_of(TrainConfig, without=("attention_penalty", "seed", "fold"))
-def sweep_lambda(
+@options_of(TrainConfig, without=("model", "attention_penalty", "seed", "fold"))
+def sweep_lambda(lambdas: str, **options: Any) -> None:
+    """Train with each attention penalty λ, seed and fold; show what λ does.
+
+    Stopped at any point, the same command goes on. Writes a table (CSV, Markdown) and a picture.
+    """
+    from attnact.train.sweep import sweep_rows, write_sweep
+
+    _run_grid(lambda config: sweep_rows(config, choices(lambdas, float)), write_sweep, **options)
+
+
+@click.command()
+@grid_options("table1")
+@options_of(TrainConfig, without=("model", "attention_penalty", "seed", "fold"))
+def table1(**options: Any) -> None:
+    """Train the six rows of the paper's Table 1: three baselines, attention with λ = 0, 1, 10.
+
+    Stopped at any point, the same command goes on. Writes the table beside the paper's figures,
+    and attention against each baseline on the same videos (CSV, Markdown), and a picture.
+    """
+    from attnact.train.table1 import table1_rows, write_table1
+
+    _run_grid(table1_rows, write_table1, **options)
+
+
+def _run_grid(
+    rows: Callable[[TrainConfig], dict[str, TrainConfig]],
+    write: Callable[..., str],
     cache: Path | None,
     name: str,
-    lambdas: str,
     seeds: str,
     folds: str | None,
     features_in: str,
     device: str | None,
     **options: Any,
 ) -> None:
-    """Train with each attention penalty λ, seed and fold; show what λ does.
-
-    Stopped at any point, the same command goes on. Writes a table (CSV, Markdown) and a picture.
-    """
-    from attnact.train import report
     from attnact.train.config import resolve
-    from attnact.train.sweep import sweep
+    from attnact.train.grid import train_grid
 
     found = find_cache(cache)
     config = resolve(options, found)
-    penalties, all_seeds = choices(lambdas, float), choices(seeds, int)
+    wanted, all_seeds = rows(config), choices(seeds, int)
     chosen = choices(folds, str, list(found.folds)) if folds else [config.fold]
     folder = Path("runs", found.path.stem, name)
     store = open_features(found, chosen, features_in, device)
     tell = partial(click.echo, err=True)
-    result = sweep(folder, found, store, config, penalties, all_seeds, chosen, tell)
-    click.echo(report.write_sweep(folder, found, result, config, chosen))
+    result: Grid = train_grid(folder, found, store, wanted, all_seeds, chosen, tell)
+    click.echo(write(folder, found, result, config, chosen))
     for path, reason in result.failures:
         click.echo(f"attnact: failed: {path}: {reason}", err=True)
     if result.failures:
         sys.exit(1)
 
 
-COMMANDS: tuple[click.Command, ...] = (sweep_lambda,)
+COMMANDS: tuple[click.Command, ...] = (sweep_lambda, table1)

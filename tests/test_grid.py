@@ -1,0 +1,209 @@
+"""A grid of runs: every cell once, stopped and gone on, with failures, pooled over folds."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from attnact.errors import CacheError
+from attnact.features import FeatureCache
+from attnact.train import grid as module
+from attnact.train.config import TrainConfig
+from attnact.train.evaluate import VideoScores, metric, write_predictions
+from attnact.train.grid import Grid, train_grid
+from attnact.train.runs import Run
+from attnact.train.store import open_store, videos_in
+from attnact.train.sweep import sweep_rows
+from attnact.vocabulary import Split
+
+CONFIG = TrainConfig(
+    hidden_size=4, lstm_layers=1, epochs=1, train_stride=9, test_stride=9, validation=0.3
+)
+
+
+class Trainer:
+    """Stands in for training: invents scores from the run's choices, and remembers each call."""
+
+    def __init__(self) -> None:
+        self.trained: list[str] = []
+        self.fails: dict[str, BaseException] = {}
+
+    def __call__(self, run: Run, cache: FeatureCache, store: Any) -> dict[str, Any]:
+        self.trained.append(run.folder.name)
+        if run.folder.name in self.fails:
+            raise self.fails[run.folder.name]
+        config = run.config
+        videos = np.flatnonzero(cache.folds[config.fold] == Split.TEST)
+        key = [config.seed, int(config.attention_penalty), len(videos), int(videos[0])]
+        scores = np.random.default_rng(key).random((len(videos), 3))
+        write_predictions(run.predictions, cache, VideoScores(videos, scores, 0, 0, 0))
+        run.finish(
+            {
+                "metric": "accuracy",
+                "value": metric(scores, cache.labels[videos]),
+                "attention_entropy": float(scores.sum()),
+                "attention_spread": float(scores.min()),
+            }
+        )
+        return run.summary()
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    trainer = Trainer()
+    monkeypatch.setattr(module, "train", trainer)
+    return trainer
+
+
+def go(
+    folder: Path, cache: FeatureCache, penalties: Any, seeds: Any, folds: Any, **choices: Any
+) -> tuple[Grid, list[str]]:
+    told: list[str] = []
+    store: Any = None
+    rows = sweep_rows(replace(CONFIG, **choices), penalties)
+    return train_grid(folder, cache, store, rows, seeds, folds, told.append), told
+
+
+def results(found: Grid) -> list[Any]:
+    """All of the rows but where their runs lie."""
+    return [(row.name, row.config, row.values, row.entropy, row.spread) for row in found.rows]
+
+
+def penalties_of(found: Grid) -> list[float]:
+    return [row.config.attention_penalty for row in found.rows]
+
+
+def scores_of(run: Path, cache: FeatureCache) -> tuple[list[int], np.ndarray]:
+    rows = [line.split(",") for line in (run / "predictions.csv").read_text().splitlines()[1:]]
+    videos = [cache.paths.index(row[0]) for row in rows]
+    return videos, np.array([row[3:] for row in rows], float)
+
+
+def test_every_cell(trainer: Trainer, cache: FeatureCache, tmp_path: Path) -> None:
+    found, told = go(tmp_path, cache, [0, 0.5, 10], [0, 3], ["1", "2"])
+    names = [f"lambda{p}-fold{f}-seed{s}" for p in ("0", "0.5", "10") for s in "03" for f in "12"]
+    assert trainer.trained == names
+    assert [line.split(":")[0] for line in told] == [f"{i}/12 {n}" for i, n in enumerate(names, 1)]
+    assert penalties_of(found) == [0, 0.5, 10]
+    assert all(len(row.values) == len(row.entropy) == len(row.spread) == 2 for row in found.rows)
+    assert found.failures == []
+
+
+def test_disjoint_folds_are_pooled(
+    trainer: Trainer, multi_label_cache: FeatureCache, tmp_path: Path
+) -> None:
+    """Mean average precision over all test videos is not the mean of the folds'."""
+    cache = multi_label_cache
+    found, _ = go(tmp_path, cache, [1], [0, 1], ["1", "2", "4"])
+    for seed, value in enumerate(found.rows[0].values):
+        of_folds = [scores_of(tmp_path / f"lambda1-fold{f}-seed{seed}", cache) for f in "124"]
+        videos = [video for videos, _ in of_folds for video in videos]
+        assert sorted(videos) == [0, 1, 2, 3, 4, 5, 9, 10, 11]
+        scores = np.concatenate([scores for _, scores in of_folds])
+        assert value == metric(scores, cache.labels[videos])
+        mean = np.mean([metric(scores, cache.labels[videos]) for videos, scores in of_folds])
+        assert value != pytest.approx(mean)
+
+
+def test_overlapping_folds_are_averaged(
+    trainer: Trainer, multi_label_cache: FeatureCache, tmp_path: Path
+) -> None:
+    """The test videos of "wide" are those of "3" and "4"."""
+    cache = multi_label_cache
+    found, _ = go(tmp_path, cache, [1], [0], ["3", "wide"])
+    of_folds = [scores_of(tmp_path / f"lambda1-fold{f}-seed0", cache) for f in ("3", "wide")]
+    values = [metric(scores, cache.labels[videos]) for videos, scores in of_folds]
+    assert found.rows[0].values == [pytest.approx(sum(values) / 2)]
+    assert found.rows[0].entropy == [pytest.approx(sum(s.sum() for _, s in of_folds) / 2)]
+    assert found.rows[0].spread == [pytest.approx(sum(s.min() for _, s in of_folds) / 2)]
+
+
+def test_goes_on_where_it_stood(trainer: Trainer, cache: FeatureCache, tmp_path: Path) -> None:
+    trainer.fails["lambda10-fold1-seed0"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, cache, [0, 10], [0, 1], ["1"])
+    assert len(trainer.trained) == 3
+    trainer.trained.clear()
+    trainer.fails.clear()
+    found, told = go(tmp_path, cache, [0, 10], [0, 1], ["1"])
+    assert trainer.trained == ["lambda10-fold1-seed0", "lambda10-fold1-seed1"]
+    assert len(told) == 4
+    once = go(tmp_path / "once", cache, [0, 10], [0, 1], ["1"])[0]
+    assert results(found) == results(once)
+
+
+def test_more_cells_keep_those_that_are_there(
+    trainer: Trainer, cache: FeatureCache, tmp_path: Path
+) -> None:
+    go(tmp_path, cache, [0], [0], ["1"])
+    found, _ = go(tmp_path, cache, [1, 0], [0, 1], ["1"])
+    assert len(trainer.trained) == 4
+    assert penalties_of(found) == [1, 0]
+
+
+@pytest.mark.parametrize("error", [CacheError("gone"), OSError("gone"), RuntimeError("gone")])
+def test_a_failing_run_leaves_the_others(
+    error: Exception, trainer: Trainer, cache: FeatureCache, tmp_path: Path
+) -> None:
+    """A seed that lacks a fold has no part in the row; a row without seeds is not there."""
+    trainer.fails = {
+        "lambda0-fold2-seed0": error,
+        "lambda1-fold1-seed0": error,
+        "lambda1-fold2-seed1": error,
+    }
+    found, told = go(tmp_path, cache, [0, 1], [0, 1], ["1", "2"])
+    assert len(trainer.trained) == 8
+    assert {(path.name, why) for path, why in found.failures} == {
+        (name, "gone") for name in trainer.fails
+    }
+    assert [line for line in told if "failed: gone" in line] == [told[1], told[4], told[7]]
+    alone = go(tmp_path / "alone", cache, [0], [1], ["1", "2"])[0]
+    assert results(found) == results(alone)
+
+
+def test_other_choices_are_refused(trainer: Trainer, cache: FeatureCache, tmp_path: Path) -> None:
+    go(tmp_path, cache, [0], [0], ["1"])
+    config = (tmp_path / "lambda0-fold1-seed0/config.json").read_bytes()
+    found, _ = go(tmp_path, cache, [0, 1], [0], ["1"], epochs=2)
+    assert penalties_of(found) == [1]
+    assert "made with other choices or another cache; use another --name" in found.failures[0][1]
+    assert trainer.trained == ["lambda0-fold1-seed0", "lambda1-fold1-seed0"]
+    assert (tmp_path / "lambda0-fold1-seed0/config.json").read_bytes() == config
+
+
+@pytest.mark.parametrize(
+    ("penalties", "seeds", "name"), [([0, -1], [0], "attention_penalty"), ([0], [0, -1], "seed")]
+)
+def test_out_of_range_trains_nothing(
+    penalties: Any, seeds: Any, name: str, trainer: Trainer, cache: FeatureCache, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must not be negative"):
+        go(tmp_path, cache, penalties, seeds, ["1"])
+    assert trainer.trained == list(tmp_path.iterdir()) == []
+
+
+def test_another_cache_is_refused(trainer: Trainer, make_cache, tmp_path: Path) -> None:
+    go(tmp_path, make_cache(tmp_path / "a.h5", videos=6), [0], [0], ["1"])
+    found, _ = go(tmp_path, make_cache(tmp_path / "b.h5", videos=9), [0], [0], ["1"])
+    assert found.rows == []
+    assert "another cache" in found.failures[0][1]
+
+
+def test_with_real_training(cache: FeatureCache, tmp_path: Path) -> None:
+    """λ, seed and fold reach the runs, and the store serves all the folds."""
+    store = open_store(cache, videos_in(cache, ["1", "2"]), "host", torch.device("cpu"))
+    rows = sweep_rows(CONFIG, [0, 1])
+    found = train_grid(tmp_path, cache, store, rows, [0], ["1", "2"], lambda line: None)
+    assert found.failures == []
+    assert [len(row.values) for row in found.rows] == [1, 1]
+    for penalty, row in zip([0, 1], found.rows, strict=True):
+        folders = [tmp_path / f"lambda{penalty}-fold{fold}-seed0" for fold in "12"]
+        runs = [module.open_run(folder) for folder in folders]
+        assert [run.config for run in runs] == [
+            replace(CONFIG, attention_penalty=penalty, fold=fold) for fold in "12"
+        ]
+        # The test sides are of three videos each, so the pooled accuracy is the mean of the two.
+        assert row.values[0] == pytest.approx(np.mean([run.summary()["value"] for run in runs]))

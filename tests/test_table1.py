@@ -1,0 +1,158 @@
+"""Table 1: its rows, the paper's figures beside them, and the paired comparison."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from readback import is_picture, read_csv
+
+from attnact.features import FeatureCache
+from attnact.train.config import TrainConfig, resolve
+from attnact.train.evaluate import VideoScores, metric, write_predictions
+from attnact.train.grid import Grid, Row, over_folds
+from attnact.train.runs import create_run
+from attnact.train.table1 import (
+    NAMES,
+    PAPER,
+    compare,
+    departures,
+    differences,
+    right_of,
+    table1_rows,
+    table1_table,
+    test_videos,
+    write_table1,
+)
+from attnact.vocabulary import Split
+
+test_videos.__test__ = False  # type: ignore[attr-defined]  # a function of ours, no test
+
+
+def row(
+    folder: Path, cache: FeatureCache, name: str, folds: list[str], scores: Any, seeds: int = 2
+) -> Row:
+    """A row whose runs predicted `scores(seed, videos)` for the test videos of each fold."""
+    config = table1_rows(TrainConfig(fold=folds[0]))[name]
+    runs: dict[int, Any] = {}
+    for seed in range(seeds):
+        runs[seed] = []
+        for fold in folds:
+            choices = replace(config, seed=seed, fold=fold)
+            run = create_run(folder / f"{name}-{fold}-{seed}", choices, cache)
+            videos = np.flatnonzero(cache.folds[fold] == Split.TEST)
+            found = VideoScores(videos, scores(seed, videos), 0, None, None)
+            write_predictions(run.predictions, cache, found)
+            runs[seed].append(run)
+    values = [over_folds(of_seed, cache) for of_seed in runs.values()]
+    looks = [0.5] * seeds if name.startswith("lambda") else []
+    return Row(name, config, runs, values, looks, looks)
+
+
+def guesses(cache: FeatureCache, wrong: Any) -> Any:
+    """Scores that are right but for the videos that `wrong(seed)` names."""
+
+    def scores(seed: int, videos: Any) -> Any:
+        missed = np.isin(videos, wrong(seed))
+        return np.eye(3)[(cache.labels[videos] + missed) % 3]
+
+    return scores
+
+
+def test_the_six_rows() -> None:
+    rows = table1_rows(TrainConfig(fold="1", lstm_layers=2, batch_size=7))
+    assert list(rows) == list(NAMES)
+    assert [(r.model, r.attention_penalty) for r in rows.values()] == [
+        ("softmax", 0), ("average", 0), ("max", 0),
+        ("attention", 0), ("attention", 1), ("attention", 10),
+    ]  # fmt: skip
+    assert {(r.lstm_layers, r.batch_size, r.fold) for r in rows.values()} == {(2, 7, "1")}
+
+
+def test_the_papers_figures_stand_beside_its_data_sets() -> None:
+    """Spot checks of Table 1 of the paper."""
+    assert (PAPER["ucf11"][3], PAPER["hmdb51"][1], PAPER["hollywood2"][5]) == (84.96, 40.52, 42.92)
+    configs = table1_rows(TrainConfig())
+    found = Grid([Row(name, configs[name], {}, [0.5], [], []) for name in ("max", "lambda10")], [])
+    table = table1_table(found, "accuracy", "hmdb51")
+    assert table[0] == ["model", "accuracy %", "seeds", "the paper's accuracy %"]
+    assert table[1:] == [
+        ["max-pooled LSTM", "50.00", "1", "37.58"],
+        ["soft attention, λ = 10", "50.00", "1", "39.87"],
+    ]
+    assert [line[-1] for line in table1_table(found, "accuracy", "mine")[1:]] == ["", ""]
+
+
+def test_a_known_difference(cache: FeatureCache, tmp_path: Path) -> None:
+    """Folds 1 and 2 test six videos: the baseline misses two of them with seed 0, one with 1."""
+    folds = ["1", "2"]
+    first = row(tmp_path, cache, "lambda1", folds, guesses(cache, lambda seed: []))
+    every = test_videos(first, cache)
+    missed = [every[:2], every[2:3]]
+    second = row(tmp_path, cache, "average", folds, guesses(cache, lambda seed: missed[seed]))
+    assert right_of(second, 0, cache).tolist() == [0, 0, 1, 1, 1, 1]
+    found = compare(first, second, cache)
+    assert found.value == pytest.approx((2 / 6 + 1 / 6) / 2)
+    assert found.low >= 0
+    assert found.high < 1
+    assert found.value == pytest.approx(np.mean(first.values) - np.mean(second.values))
+    same = compare(first, first, cache)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_a_video_of_two_folds_counts_once(cache: FeatureCache, tmp_path: Path) -> None:
+    """The test videos of "wide" hold those of "3"; there the model is right in one fold only."""
+    inner = np.flatnonzero(cache.folds["3"] == Split.TEST)
+    calls = iter([[], inner])
+    found = row(
+        tmp_path, cache, "max", ["3", "wide"], guesses(cache, lambda seed: next(calls)), seeds=1
+    )
+    every = test_videos(found, cache)
+    assert every.tolist() == np.flatnonzero(cache.folds["wide"] == Split.TEST).tolist()
+    expected = np.where(np.isin(every, inner), 0.5, 1.0)
+    assert right_of(found, 0, cache).tolist() == expected.tolist()
+
+
+def test_several_classes(multi_label_cache: FeatureCache, tmp_path: Path) -> None:
+    cache, random = multi_label_cache, np.random.default_rng(0)
+    good = row(tmp_path, cache, "lambda0", ["wide"], lambda s, v: cache.labels[v] + 0.0)
+    bad = row(tmp_path, cache, "softmax", ["wide"], lambda s, v: random.random((len(v), 3)))
+    found = compare(good, bad, cache)
+    assert found.value == pytest.approx(1 - np.mean(bad.values))
+    assert metric(cache.labels + 0.0, cache.labels) == 1
+
+
+def test_only_rows_that_are_there_are_compared(cache: FeatureCache, tmp_path: Path) -> None:
+    right = guesses(cache, lambda seed: [])
+    rows = [row(tmp_path, cache, name, ["1"], right) for name in ("average", "lambda0", "lambda10")]
+    found = [(it.row, it.baseline) for it in differences(Grid(rows, []), cache)]
+    assert found == [("lambda0", "average"), ("lambda10", "average")]
+
+
+def test_what_is_not_as_in_the_paper(cache: FeatureCache) -> None:
+    of_paper: Any = SimpleNamespace(
+        name="hmdb51", provenance={"backbone": "bvlc_googlenet", "weights_are_random": "false"}
+    )
+    assert departures(of_paper, TrainConfig()) == ""
+    assert "the recipe is released" in departures(of_paper, TrainConfig(recipe="released"))
+    of_paper.name = "ucf11"
+    assert "never published" in departures(of_paper, TrainConfig())
+    text = departures(cache, TrainConfig())
+    for words in ("the backbone is googlenet", "random", "the data set is another"):
+        assert words in text
+
+
+def test_files(cache: FeatureCache, tmp_path: Path) -> None:
+    right = guesses(cache, lambda seed: [])
+    rows = [row(tmp_path / "runs", cache, name, ["1", "2"], right) for name in NAMES]
+    text = write_table1(tmp_path, cache, Grid(rows, []), resolve({}, cache), ["1", "2"])
+    assert len(read_csv(tmp_path / "table1.csv")) == 7
+    assert len(read_csv(tmp_path / "differences.csv")) == 10
+    is_picture(tmp_path / "table1.png")
+    assert (tmp_path / "table1.md").read_text() in text
+    for words in ("average-pooled LSTM", "100.00 ± 0.00", "+0.00 to +0.00", "Not as in the paper"):
+        assert words in text
+    none = write_table1(tmp_path / "none", cache, Grid([], []), resolve({}, cache), ["1"])
+    assert "see the failures" in none

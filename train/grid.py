@@ -1,0 +1,134 @@
+"""Many runs: the rows of a table × seeds × folds, each a run of its own.
+
+A grid that was stopped goes on where it stood, and a run that fails leaves the others.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attnact.errors import AttnactError
+from attnact.features import FeatureCache
+from attnact.train.config import TrainConfig
+from attnact.train.evaluate import metric, read_predictions
+from attnact.train.loop import train
+from attnact.train.runs import Run, create_run, open_run
+from attnact.train.store import FeatureStore
+from attnact.vocabulary import Split
+
+
+@dataclass(frozen=True)
+class Row:
+    """The result of one row of the table; a seed counts when all its folds are there.
+
+    config: of the row; its seed and fold are of no account.
+    runs: seed -> the run of each fold.
+    values: the metric of each seed. Where the folds' test videos are disjoint (k folds), the
+        metric of all of them together; else (official folds) the mean over the folds.
+    entropy, spread: of the attention maps of each seed, in nats and as a share of the locations;
+        empty for a model without attention.
+    """
+
+    name: str
+    config: TrainConfig
+    runs: dict[int, list[Run]]
+    values: list[float]
+    entropy: list[float]
+    spread: list[float]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The rows of which a seed is there, and (run folder, reason) of each run that failed."""
+
+    rows: list[Row]
+    failures: list[tuple[Path, str]]
+
+
+def train_grid(
+    folder: Path,
+    cache: FeatureCache,
+    store: FeatureStore,
+    rows: Mapping[str, TrainConfig],
+    seeds: Sequence[int],
+    folds: Sequence[str],
+    report: Callable[[str], None],
+) -> Grid:
+    """Trains whatever is not yet trained, and gathers the results.
+
+    Args:
+        folder: of the grid; each run is a folder in it.
+        rows: name -> every choice but seed and fold.
+        report: told in a line what each run gave.
+
+    Raises:
+        ValueError: a seed that is out of range; nothing is trained then.
+    """
+    runs: dict[tuple[str, int, str], Run] = {}
+    failures: list[tuple[Path, str]] = []
+    cells = {
+        (name, seed, fold): replace(config, seed=seed, fold=fold)
+        for (name, config), seed, fold in product(rows.items(), seeds, folds)
+    }
+    for number, ((name, seed, fold), config) in enumerate(cells.items(), 1):
+        path = folder / f"{name}-fold{fold}-seed{seed}"
+        try:
+            run = _begin(path, config, cache)
+            result = run.summary() if run.finished else train(run, cache, store)
+        except (AttnactError, OSError, RuntimeError) as error:
+            failures.append((path, str(error)))
+            report(f"{number}/{len(cells)} {path.name}: failed: {error}")
+            continue
+        runs[name, seed, fold] = run
+        report(f"{number}/{len(cells)} {path.name}: {result['metric']} {result['value']:.3f}")
+    found = []
+    for name, config in rows.items():
+        # Half of a seed's folds would be another test set.
+        whole = {
+            seed: [runs[name, seed, fold] for fold in folds]
+            for seed in seeds
+            if all((name, seed, fold) in runs for fold in folds)
+        }
+        if whole:
+            found.append(_row(name, config, whole, cache))
+    return Grid(found, failures)
+
+
+def over_folds(runs: Sequence[Run], cache: FeatureCache) -> float:
+    """The metric over the test videos of several folds; see `Row.values`."""
+    sides = np.array([cache.folds[run.config.fold] == Split.TEST for run in runs])
+    results = [read_predictions(run.predictions, cache) for run in runs]
+    if (sides.sum(0) > 1).any():
+        return float(np.mean([metric(scores, cache.labels[videos]) for videos, scores in results]))
+    videos = np.concatenate([videos for videos, _ in results])
+    return metric(np.concatenate([scores for _, scores in results]), cache.labels[videos])
+
+
+def _begin(path: Path, config: TrainConfig, cache: FeatureCache) -> Run:
+    if not (path / "config.json").exists():
+        return create_run(path, config, cache)
+    run = open_run(path)
+    if run.config != config or run.cache_digest != cache.digest:
+        raise AttnactError(f"{path}: made with other choices or another cache; use another --name")
+    return run
+
+
+def _row(name: str, config: TrainConfig, runs: dict[int, list[Run]], cache: FeatureCache) -> Row:
+    summaries = [[run.summary() for run in folds] for folds in runs.values()]
+    attends = config.model == "attention"
+    return Row(
+        name=name,
+        config=config,
+        runs=runs,
+        values=[over_folds(folds, cache) for folds in runs.values()],
+        entropy=[_mean(cells, "attention_entropy") for cells in summaries] if attends else [],
+        spread=[_mean(cells, "attention_spread") for cells in summaries] if attends else [],
+    )
+
+
+def _mean(summaries: Sequence[dict[str, Any]], name: str) -> float:
+    return float(np.mean([summary[name] for summary in summaries]))

@@ -1,0 +1,204 @@
+"""The paper's Table 1 on any cache: its six rows beside its figures, and attention against each
+baseline on the same test videos.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from attnact.features import FeatureCache
+from attnact.files import write_text
+from attnact.train import plots
+from attnact.train.clips import Ints
+from attnact.train.config import TrainConfig
+from attnact.train.evaluate import Floats, metric_name, read_predictions, write_csv
+from attnact.train.grid import Grid, Row
+from attnact.train.measures import Interval, paired_difference, paired_metric_difference
+from attnact.train.tables import about, markdown, mean_sd, percent
+
+NAMES = {
+    "softmax": "softmax regression",
+    "average": "average-pooled LSTM",
+    "max": "max-pooled LSTM",
+    "lambda0": "soft attention, λ = 0",
+    "lambda1": "soft attention, λ = 1",
+    "lambda10": "soft attention, λ = 10",
+}
+BASELINES, ATTENTION = list(NAMES)[:3], list(NAMES)[3:]
+
+# What the paper reports, in percent: accuracy, accuracy, mean average precision.
+PAPER: Mapping[str, Sequence[float]] = {
+    "ucf11": (82.37, 82.56, 81.60, 84.96, 83.52, 81.44),
+    "hmdb51": (33.46, 40.52, 37.58, 41.31, 40.98, 39.87),
+    "hollywood2": (34.62, 43.19, 43.22, 43.91, 43.18, 42.92),
+}
+
+
+BOOTSTRAP = (
+    "Paired over the test videos and seeds; 95 % percentile bootstrap over groups of videos and "
+    "over seeds."
+)
+
+Measure = Callable[[Ints, Floats], Floats]  # of test videos and their scores
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much one row is better than another, a share, on the same test videos."""
+
+    row: str
+    baseline: str
+    interval: Interval
+
+
+def table1_rows(config: TrainConfig) -> dict[str, TrainConfig]:
+    """The six rows: every choice of the config but the model and λ."""
+    baselines = {
+        "softmax": replace(config, model="softmax"),
+        "average": replace(config, model="average"),
+        "max": replace(config, model="max"),
+    }
+    penalties = {"lambda0": 0.0, "lambda1": 1.0, "lambda10": 10.0}
+    return baselines | {
+        name: replace(config, attention_penalty=penalty) for name, penalty in penalties.items()
+    }
+
+
+def differences(found: Grid, cache: FeatureCache) -> list[Difference]:
+    """Each row of attention against each baseline, over the seeds that both have."""
+    rows = {row.name: row for row in found.rows}
+    return [
+        Difference(name, baseline, compare(rows[name], rows[baseline], cache))
+        for name in ATTENTION
+        for baseline in BASELINES
+        if name in rows and baseline in rows and set(rows[name].runs) & set(rows[baseline].runs)
+    ]
+
+
+def compare(a: Row, b: Row, cache: FeatureCache) -> Interval:
+    """By how much the metric of a is over that of b, with its bootstrap interval.
+
+    Over all test videos of the folds; a video that several folds test counts once, with the mean
+    over the folds of being right, or of its scores where several classes may hold.
+    """
+    seeds = sorted(set(a.runs) & set(b.runs))
+    videos = test_videos(a, cache)
+    groups = np.array(cache.groups)[videos]
+    if cache.multi_label:
+        ours, theirs = (np.stack([scores_of(row, seed, cache) for seed in seeds]) for row in (a, b))
+        labels = cache.labels[videos]
+        return paired_metric_difference(ours, theirs, labels, groups, samples=2000)
+    ours, theirs = (np.stack([right_of(row, seed, cache) for seed in seeds]) for row in (a, b))
+    return paired_difference(ours, theirs, groups)
+
+
+def test_videos(row: Row, cache: FeatureCache) -> Ints:
+    """The videos that any of the row's folds tests, as positions in the cache, sorted."""
+    folds = next(iter(row.runs.values()))
+    return np.unique(np.concatenate([read_predictions(r.predictions, cache)[0] for r in folds]))
+
+
+def right_of(row: Row, seed: int, cache: FeatureCache) -> Floats:
+    """1 for each test video that the row's model of this seed gets right, else 0, (V,)."""
+
+    def right(videos: Ints, scores: Floats) -> Floats:
+        hits: Floats = (scores.argmax(1) == cache.labels[videos]).astype(np.float64)
+        return hits
+
+    return _by_video(row, seed, cache, right)
+
+
+def scores_of(row: Row, seed: int, cache: FeatureCache) -> Floats:
+    """The scores of each test video, (V, N)."""
+    return _by_video(row, seed, cache, lambda videos, scores: scores)
+
+
+def _by_video(row: Row, seed: int, cache: FeatureCache, measure: Measure) -> Floats:
+    """What `measure` makes of each test video's scores, the mean over the folds that test it."""
+    every = test_videos(row, cache)
+    total: Floats | None = None
+    count = np.zeros(len(every))
+    for run in row.runs[seed]:
+        videos, scores = read_predictions(run.predictions, cache)
+        place, values = np.searchsorted(every, videos), measure(videos, scores)
+        if total is None:
+            total = np.zeros((len(every), *values.shape[1:]))
+        np.add.at(total, place, values)
+        np.add.at(count, place, 1)
+    assert total is not None
+    mean: Floats = total / count.reshape(-1, *[1] * (total.ndim - 1))
+    return mean
+
+
+def write_table1(
+    folder: Path, cache: FeatureCache, found: Grid, config: TrainConfig, folds: Sequence[str]
+) -> str:
+    """Writes `table1.csv`, `.md` and `.png` and `differences.csv`; gives the Markdown to show."""
+    if not found.rows:
+        return f"no row has all its runs; see the failures ({folder})"
+    metric = metric_name(cache.multi_label)
+    compared = differences(found, cache)
+    rows, against = table1_table(found, metric, cache.name), difference_table(compared, metric)
+    parts = [markdown(rows), f"{about(cache, config, folds)} {departures(cache, config)}\n"]
+    if compared:
+        parts += [markdown(against), f"{BOOTSTRAP}\n"]
+    text = "\n".join(parts)
+    write_csv(folder / "table1.csv", rows)
+    write_csv(folder / "differences.csv", against)
+    write_text(folder / "table1.md", text)
+    title = f"{cache.path.stem}: Table 1 with recipe {config.recipe}"
+    if cache.provenance["weights_are_random"] == "true":
+        title += ", features of random weights"
+    values = {NAMES[row.name]: row.values for row in found.rows}
+    drawn = {f"{NAMES[it.row]} − {NAMES[it.baseline]}": it.interval for it in compared}
+    plots.plot_table1(folder / "table1.png", values, drawn, metric, title)
+    return f"{text}\n{folder / 'table1.png'}"
+
+
+def table1_table(found: Grid, metric: str, dataset: str) -> list[list[str]]:
+    """The rows as text beside the paper's figures, which are blank for other data."""
+    paper = dict(zip(NAMES, PAPER.get(dataset, ()), strict=False))
+    header = ["model", f"{metric} %", "seeds", f"the paper's {metric} %"]
+    rows = [
+        [
+            NAMES[row.name],
+            mean_sd(percent(row.values)),
+            str(len(row.values)),
+            f"{paper[row.name]:.2f}" if row.name in paper else "",
+        ]
+        for row in found.rows
+    ]
+    return [header, *rows]
+
+
+def difference_table(compared: Sequence[Difference], metric: str) -> list[list[str]]:
+    """The differences as text, in points."""
+    header = ["model", "against", f"difference in {metric}, points", "95 % interval"]
+    rows = [
+        [
+            NAMES[it.row],
+            NAMES[it.baseline],
+            f"{100 * it.interval.value:+.2f}",
+            f"{100 * it.interval.low:+.2f} to {100 * it.interval.high:+.2f}",
+        ]
+        for it in compared
+    ]
+    return [header, *rows]
+
+
+def departures(cache: FeatureCache, config: TrainConfig) -> str:
+    """What is not as the paper had it, in a sentence."""
+    found = []
+    if cache.provenance["backbone"] != "bvlc_googlenet":
+        found.append(f"the backbone is {cache.provenance['backbone']}, the paper's is Caffe's")
+    if cache.provenance["weights_are_random"] == "true":
+        found.append("the weights of the backbone are random")
+    if cache.name == "ucf11":
+        found.append("the split is by group, the paper's was never published")
+    if cache.name not in PAPER:
+        found.append("the data set is another")
+    if config.recipe != "paper":
+        found.append(f"the recipe is {config.recipe}")
+    return f"Not as in the paper: {'; '.join(found)}." if found else ""
