@@ -19,7 +19,7 @@ FLOORS = [
     {"attnact.model"},
     {"attnact.checkpoint", "attnact.released_model"},
     {"attnact.extract", "attnact.train"},  # and all that is in them
-    {"attnact.attend", "attnact.demo"},
+    {"attnact.attend", "attnact.demo", "attnact.motion"},
     {"attnact.commands"},
     {"attnact.cli"},
     {"attnact.__main__"},
