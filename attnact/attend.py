@@ -1,6 +1,7 @@
 """Where a run looks in a video, drawn over its frames; it needs both stages, so stands above."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from attnact.errors import RunError
 from attnact.extract.video import read_frames
 from attnact.features import CHANNELS, LOCATIONS, FeatureCache
 from attnact.train import plots, runs
-from attnact.train.clips import cut_clips
+from attnact.train.clips import scored_clips
 from attnact.train.config import CLIP_FRAMES
 from attnact.train.loop import fold_videos
 from attnact.vocabulary import Split
@@ -51,8 +52,7 @@ def attention_strips(run_folder: Path, paths: Sequence[str], out: Path) -> list[
 def _strip(
     run: runs.Run, cache: FeatureCache, checkpoint: Checkpoint, video: int, out: Path
 ) -> Path:
-    config = run.config
-    clips = cut_clips(cache, np.array([video]), fps=config.fps, stride=1, form=config.clip_form)
+    clips = scored_clips(cache, np.array([video]), replace(run.config, test_stride=1))
     clip = clips[np.array([len(clips) // 2])]
     positions = clip.positions()[0]
     cubes = cache.read(int(positions[0]), int(positions[-1] - positions[0]) + 1)

@@ -106,6 +106,7 @@ OUT_OF_RANGE = {
     "dropout": [-0.1, 1, math.nan],
     "validation": [-0.1, 1, math.nan],
     "fps": [0, -30, math.nan],
+    "test_fps": [0, -30, math.nan],
 }
 WRONG_KIND = {
     "attention": ["both", None, 1],
@@ -117,6 +118,7 @@ WRONG_KIND = {
     "hidden_size": [3.5, "8"],
     "epochs": ["15"],
     "fps": ["30"],
+    "test_fps": ["30"],
     "fold": [1],
 }
 WRONG = [

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from readback import read_csv
 from sklearn.metrics import accuracy_score, average_precision_score
 from torch import Tensor, nn
 
@@ -29,6 +30,7 @@ from attnact.train.evaluate import (
     read_predictions,
     score_videos,
     write_csv,
+    write_looks,
     write_predictions,
 )
 from attnact.train.store import MemoryStore
@@ -106,10 +108,10 @@ def test_mean_over_steps_clips_and_videos(name: str, form: Any, request: Any) ->
     np.testing.assert_allclose(scored.scores, expected, atol=1e-6)
     losses = [clip["loss"] for of_video in clips for clip in of_video]
     assert scored.loss == pytest.approx(sum(losses) / len(losses), rel=1e-5)
-    for measure in ("entropy", "spread"):
+    assert scored.looks is not None
+    for found, measure in zip(scored.looks.T, ("entropy", "spread"), strict=True):
         of_videos = [sum(clip[measure] for clip in cs) / len(cs) for cs in clips]
-        found = getattr(scored, measure)
-        assert found == pytest.approx(sum(of_videos) / len(of_videos), rel=1e-5)
+        assert found.tolist() == pytest.approx(of_videos, rel=1e-5)
 
 
 def test_majority_vote(make_cache, tmp_path: Path) -> None:
@@ -214,7 +216,7 @@ def test_hard_names_survive(tmp_path: Path) -> None:
     scores = np.random.default_rng(0).random((len(HARD), 3)) * 10.0 ** -np.arange(7)[:, None]
     order = np.random.default_rng(1).permutation(len(HARD))
     path = tmp_path / "predictions.csv"
-    write_predictions(path, cache, VideoScores(order, scores, 0, 0, 0))
+    write_predictions(path, cache, VideoScores(order, scores, 0, None))
     videos, found = read_predictions(path, cache)
     assert videos.tolist() == order.tolist()
     assert np.array_equal(found, scores)
@@ -248,6 +250,15 @@ def test_other_predictions_are_refused(
         read_predictions(path, cache)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_attention_file(cache: FeatureCache, tmp_path: Path) -> None:
+    scored = score(cache, CONFIG)
+    write_looks(tmp_path / "attention.csv", cache, scored)
+    header, *rows = read_csv(tmp_path / "attention.csv")
+    assert header == ["video", "entropy", "spread"]
+    assert [row[0] for row in rows] == [cache.paths[video] for video in scored.videos]
+    np.testing.assert_array_equal([[float(x) for x in row[1:]] for row in rows], scored.looks)
 
 
 def test_last_steps_that_count() -> None:

@@ -39,7 +39,7 @@ class Trainer:
         videos = np.flatnonzero(cache.folds[config.fold] == Split.TEST)
         key = [config.seed, int(config.attention_penalty), len(videos), int(videos[0])]
         scores = np.random.default_rng(key).random((len(videos), 3))
-        write_predictions(run.predictions, cache, VideoScores(videos, scores, 0, 0, 0))
+        write_predictions(run.predictions, cache, VideoScores(videos, scores, 0, None))
         run.finish(
             {
                 "metric": "accuracy",

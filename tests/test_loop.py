@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from attnact.checkpoint import load_checkpoint
 from attnact.errors import RunError
 from attnact.features import Cubes, FeatureCache
 from attnact.train import loop
+from attnact.train.clips import scored_clips
 from attnact.train.config import TrainConfig, resolve
 from attnact.train.evaluate import metric, read_predictions
 from attnact.train.loop import hold_out, new_model, train
@@ -64,7 +66,7 @@ def whole(cache: FeatureCache, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_what_a_run_leaves(whole: Run, cache: FeatureCache) -> None:
     names = {"config.json", "metrics.jsonl", "last.ckpt", "model.safetensors"}
-    names |= {"predictions.csv", "summary.json"}
+    names |= {"predictions.csv", "attention.csv", "summary.json"}
     assert {file.name for file in whole.folder.iterdir()} == names
     phases = [(line["phase"], line["epoch"]) for line in lines(whole)]
     epochs = whole.summary()["epochs"]
@@ -281,6 +283,26 @@ def test_steps_are_of_adam_on_the_whole_loss(make_cache, tmp_path: Path) -> None
     for name, theta in load_checkpoint(run.model).model.named_parameters():
         wanted = dict(model.named_parameters())[name].float()
         assert (theta - wanted).abs().mean() < 1e-6, name  # single signs may turn in float32
+
+
+def test_trained_and_tested_at_frame_rates_of_their_own(make_cache, tmp_path: Path) -> None:
+    """60 frames at 15 fps are one clip of 59 frames' length and a bit; at 6 fps a short clip."""
+    cache = make_cache(tmp_path / "x.h5", videos=6, frames=lambda video: 60)
+    run = start(
+        tmp_path / "run",
+        cache,
+        fps=15.0,
+        test_fps=6.0,
+        train_stride=1,
+        test_stride=1,
+        validation=0.0,
+    )
+    clips = scored_clips(cache, np.arange(2), run.config)
+    assert (clips.step.tolist(), clips.frames.tolist()) == ([5, 5], [12, 12])
+    assert scored_clips(cache, np.arange(2), run.config, 30.0).step.tolist() == [1] * 62
+    assert scored_clips(cache, np.arange(1), replace(run.config, test_fps=None)).step[0] == 2
+    go(run, cache)
+    assert lines(run)[-1]["clips"] == 3 * 2  # final: three videos, two starts each
 
 
 @pytest.mark.parametrize("batch_loss", ["mean", "sum"])

@@ -21,7 +21,7 @@ from attnact.train.store import open_store, videos_in
 def test_confusion(cache: FeatureCache, tmp_path: Path) -> None:
     """Videos 0 to 4 are of the classes 0, 1, 2, 0, 1; all are taken for class 1 but the last."""
     scores = np.eye(3)[[1, 1, 1, 1, 2]]
-    write_breakdown(tmp_path, cache, VideoScores(np.arange(5), scores, 0, 0, 0))
+    write_breakdown(tmp_path, cache, VideoScores(np.arange(5), scores, 0, None))
     assert read_csv(tmp_path / "confusion.csv") == [
         ["true \\ predicted", "dive", "jump", "run"],
         ["dive", "0", "2", "0"],
@@ -35,7 +35,7 @@ def test_average_precision(multi_label_cache: FeatureCache, tmp_path: Path) -> N
     """Of videos that never show the last class."""
     videos = np.array([0, 1, 3, 4])
     scores = np.random.default_rng(0).random((4, 3))
-    write_breakdown(tmp_path, multi_label_cache, VideoScores(videos, scores, 0, 0, 0))
+    write_breakdown(tmp_path, multi_label_cache, VideoScores(videos, scores, 0, None))
     header, *rows = read_csv(tmp_path / "average_precision.csv")
     assert header == ["class", "average precision"]
     expected = average_precisions(scores, multi_label_cache.labels[videos])

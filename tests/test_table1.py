@@ -43,7 +43,7 @@ def row(
             choices = replace(config, seed=seed, fold=fold)
             run = create_run(folder / f"{name}-{fold}-{seed}", choices, cache)
             videos = np.flatnonzero(cache.folds[fold] == Split.TEST)
-            found = VideoScores(videos, scores(seed, videos), 0, None, None)
+            found = VideoScores(videos, scores(seed, videos), 0, None)
             write_predictions(run.predictions, cache, found)
             runs[seed].append(run)
     values = [over_folds(of_seed, cache) for of_seed in runs.values()]

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attnact.features import FeatureCache
-from attnact.train.config import CLIP_FRAMES
+from attnact.train.config import CLIP_FRAMES, TrainConfig
 from attnact.vocabulary import ClipForm
 
 Ints = npt.NDArray[np.int64]
@@ -80,3 +80,12 @@ def cut_clips(
     video, first, step, frames = np.concatenate(rows).T if rows else np.empty((4, 0), np.int64)
     valid = frames if form == "paper" else np.full_like(frames, CLIP_FRAMES)
     return Clips(video, first, step, frames, valid)
+
+
+def scored_clips(
+    cache: FeatureCache, videos: Ints, config: TrainConfig, fps: float | None = None
+) -> Clips:
+    """The clips by which a run's videos are scored, at its frame rate or another."""
+    rate = fps or config.test_fps or config.fps
+    stride, form = config.test_stride, config.clip_form
+    return cut_clips(cache, videos, fps=rate, stride=stride, form=form)

@@ -58,6 +58,9 @@ class TrainConfig:
         0.15
     )
     fps: Annotated[float, "Frame rate of the clips: every 1st, 2nd, 5th cached frame."] = 30.0
+    test_fps: Annotated[
+        float | None, "Frame rate of the scored clips; as in training if not given."
+    ] = None
     train_stride: Annotated[int, "Frames between the starts of training clips."] = 1
     test_stride: Annotated[int, "Frames between the starts of scored clips."] = 1
     clip_form: Annotated[ClipForm, "Where clips begin; whether their repeats count."] = "paper"
@@ -110,6 +113,9 @@ def resolve(choices: Mapping[str, Any], cache: "FeatureCache") -> TrainConfig:
     return config
 
 
+_WIDER: Mapping[Any, Any] = {float: (int, float), float | None: (int, float, type(None))}
+
+
 def _check(config: TrainConfig) -> None:
     for name, kind in get_type_hints(TrainConfig).items():
         value = getattr(config, name)
@@ -117,8 +123,8 @@ def _check(config: TrainConfig) -> None:
             words = get_args(kind)
             _require(value in words, f"{name} must be one of {', '.join(words)}")
         else:
-            fits = isinstance(value, (int, float) if kind is float else kind)
-            _require(fits, f"{name} must be of the kind {kind.__name__}")
+            fits = isinstance(value, _WIDER.get(kind, kind))
+            _require(fits, f"{name} must be of the kind {getattr(kind, '__name__', kind)}")
     for name in ("attention_layers", "hidden_size", "batch_size", "epochs"):
         _require(getattr(config, name) >= 1, f"{name} must be at least 1")
     for name in ("train_stride", "test_stride"):
@@ -133,6 +139,7 @@ def _check(config: TrainConfig) -> None:
     _require(0 <= config.validation < 1, "validation must be at least 0 and below 1")
     _require(config.learning_rate > 0, "learning_rate must be above 0")
     _require(config.fps > 0, "fps must be above 0")
+    _require(config.test_fps is None or config.test_fps > 0, "test_fps must be above 0")
 
 
 def _require(holds: bool, message: str) -> None:

@@ -33,16 +33,16 @@ class VideoScores:
     videos: positions in the cache, (V,).
     scores: a probability for each class, (V, N).
     loss: mean over the clips of Σ_t cross-entropy_t.
-    entropy: of the attention maps in nats, averaged over frames, clips and videos; ln 49 = 3.89
-        looks everywhere, 0 at one location. None for a model without attention.
-    spread: share of the locations that hold 90 % of a map, averaged likewise.
+    looks: entropy and spread of the attention maps of each video, averaged over its frames and
+        clips, (V, 2); None for a model without attention. The entropy is in nats: ln 49 = 3.89
+        looks everywhere, 0 at one location. The spread is the share of the locations that hold
+        90 % of a map.
     """
 
     videos: Ints
     scores: Floats
     loss: float
-    entropy: float | None
-    spread: float | None
+    looks: Floats | None
 
 
 def score_videos(
@@ -89,9 +89,8 @@ def score_videos(
             advance(len(here), "")
     model.train(was_training)
     mean, looks = mean / count[:, None], looks / count[:, None]
-    entropy, spread = looks.mean(0).tolist() if attends else (None, None)
     video_scores = mean if config.vote == "mean" else (votes + mean) / (count[:, None] + 1)
-    return VideoScores(videos, video_scores, loss / len(clips), entropy, spread)
+    return VideoScores(videos, video_scores, loss / len(clips), looks if attends else None)
 
 
 def look_measures(maps: Tensor) -> Tensor:
@@ -166,6 +165,14 @@ def write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
     lines = Lines()
     csv.writer(lines).writerows(rows)  # quotes \r and \n only where it ends lines with both
     write_text(path, "".join(lines))
+
+
+def write_looks(path: Path, cache: FeatureCache, scored: VideoScores) -> None:
+    """`attention.csv`: a row a video with the entropy and the spread of its attention maps."""
+    assert scored.looks is not None
+    rows = zip(scored.videos, scored.looks.tolist(), strict=True)
+    lines = [[cache.paths[video], *map(repr, looks)] for video, looks in rows]
+    write_csv(path, [["video", "entropy", "spread"], *lines])
 
 
 def read_predictions(path: Path, cache: FeatureCache) -> tuple[Ints, Floats]:

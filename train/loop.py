@@ -22,13 +22,14 @@ from attnact.features import FeatureCache
 from attnact.files import write_text
 from attnact.model import Model, ModelConfig, build_model
 from attnact.progress import Advance, progress
-from attnact.train.clips import Clips, Ints, cut_clips
+from attnact.train.clips import Clips, Ints, cut_clips, scored_clips
 from attnact.train.config import TrainConfig
 from attnact.train.evaluate import (
     VideoScores,
     metric,
     metric_name,
     score_videos,
+    write_looks,
     write_predictions,
 )
 from attnact.train.initial import draw_released_weights
@@ -55,10 +56,11 @@ class Training:
         """The run's choices."""
         return self.run.config
 
-    def clips(self, videos: Ints, stride: int) -> Clips:
-        """The clips of these videos."""
+    def clips(self, videos: Ints) -> Clips:
+        """The clips to train on of these videos."""
         config = self.config
-        return cut_clips(self.cache, videos, fps=config.fps, stride=stride, form=config.clip_form)
+        stride, form = config.train_stride, config.clip_form
+        return cut_clips(self.cache, videos, fps=config.fps, stride=stride, form=form)
 
 
 def fold_videos(cache: FeatureCache, fold: str, side: Split) -> Ints:
@@ -93,6 +95,8 @@ def train(run: Run, cache: FeatureCache, store: FeatureStore) -> dict[str, Any]:
     save_checkpoint(run.model, Checkpoint(model, cache.classes, cache.multi_label, features))
     scored = _score(training, model, test)
     write_predictions(run.predictions, cache, scored)
+    if scored.looks is not None:
+        write_looks(run.looks, cache, scored)
     run.finish({**describe_scores(cache, scored), "fold": run.config.fold, "epochs": epochs})
     return run.summary()
 
@@ -140,12 +144,13 @@ def score_test(run: Run, cache: FeatureCache, store: FeatureStore, model: Model)
 
 def describe_scores(cache: FeatureCache, scored: VideoScores) -> dict[str, Any]:
     """The result in numbers, for `summary.json`."""
+    entropy, spread = (None, None) if scored.looks is None else scored.looks.mean(0).tolist()
     return {
         "metric": metric_name(cache.multi_label),
         "value": metric(scored.scores, cache.labels[scored.videos]),
         "videos": len(scored.videos),
-        "attention_entropy": scored.entropy,
-        "attention_spread": scored.spread,
+        "attention_entropy": entropy,
+        "attention_spread": spread,
         "random_weights": cache.provenance["weights_are_random"] == "true",
     }
 
@@ -155,7 +160,7 @@ def _training(run: Run, cache: FeatureCache, store: FeatureStore) -> Training:
 
 
 def _score(training: Training, model: Model, videos: Ints) -> VideoScores:
-    clips = training.clips(videos, training.config.test_stride)
+    clips = scored_clips(training.cache, videos, training.config)
     return score_videos(model, training.store, clips, training.labels, training.config)
 
 
@@ -178,7 +183,7 @@ def _fit(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         done = state["epoch"]
-    clips = training.clips(videos, config.train_stride)
+    clips = training.clips(videos)
     with progress(phase, epochs * len(clips), "clips") as advance:
         advance(done * len(clips), "")
         for epoch in range(done + 1, epochs + 1):

@@ -4,7 +4,8 @@ config.json        every choice, resolved; enough to run it again
 metrics.jsonl      a line an epoch
 last.ckpt          all that --resume needs
 model.safetensors  the trained model
-predictions.csv    a row a test video
+predictions.csv    a row a test video: its scores
+attention.csv      a row a test video: how widely the model looked
 summary.json       the result; a run that has it is finished
 """
 
@@ -48,6 +49,11 @@ class Run:
     def predictions(self) -> Path:
         """The scores of the test videos."""
         return self.folder / "predictions.csv"
+
+    @property
+    def looks(self) -> Path:
+        """How widely the model looked in the test videos."""
+        return self.folder / "attention.csv"
 
     @property
     def finished(self) -> bool:
