@@ -101,7 +101,7 @@ def _weights(cache: Path) -> list[str]:
 def draw_videos(folder: Path, listing: Path, scenes: int = SCENES) -> None:
     """Writes a clip of every colour in front of every scene, and the list of them with its fold."""
     folder.mkdir(exist_ok=True)
-    rows = [["path", "label", "group", "fold1"]]
+    rows = [["path", "label", "group", "1"]]
     for scene in range(scenes):
         side = "train" if scene % 4 else "test"
         for number, (name, colour) in enumerate(COLOURS.items()):

@@ -48,7 +48,7 @@ def test_the_list_splits_by_scene_and_the_files_hold_what_was_drawn(tmp_path, mo
     assert len(dataset.videos) == 16
     assert sorted(dataset.classes) == sorted(COLOURS)
     with open("balls.csv") as file:
-        sides = {(row["group"], row["fold1"]) for row in csv.DictReader(file)}
+        sides = {(row["group"], row["1"]) for row in csv.DictReader(file)}
     assert sides == {("scene 0", "test"), *((f"scene {n}", "train") for n in (1, 2, 3))}
     drawn = draw_clip(2, 0, COLOURS["red"])
     read = np.stack(list(read_frames(Path("videos/scene02 red.avi"))))

@@ -151,3 +151,34 @@ def test_sweep_goes_on_where_it_stood():
     assert (folder / "sweep.md").read_text() in first.stdout
     assert "random" in first.stdout
     assert width(folder / "sweep.png") > 500
+
+
+def test_table1_and_the_study_on_its_runs():
+    options = ["--validation", "0", "--fps", "15", "--test-stride", "9", *SMALL]
+    table = attnact("table1", *options)
+    assert table.exit_code == 0
+    folder = Path("runs/balls/table1")
+    assert (folder / "table1.md").read_text() in table.stdout
+    assert table.stdout.count("soft attention, λ = 10") == 4  # a row, and against each baseline
+    models = {file: file.stat().st_mtime_ns for file in folder.rglob("model.safetensors")}
+    assert len(models) == 6
+    study = attnact("study", *options)
+    assert study.exit_code == 0
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("model.safetensors")} == models
+    page = (folder / "study/study.md").read_text()
+    assert page in study.stdout
+    assert page.count("\n## ") == 5
+    for file in ("1-attention", "2-lambda", "3-motion", "4-frame-rate", "5-stability"):
+        assert f"({file}.png)" in page
+        assert width(folder / "study" / f"{file}.png") > 300
+        assert (folder / "study" / f"{file}.csv").read_text()
+
+
+def test_a_study_needs_the_whole_table(run):
+    """A run that is in the way leaves its row out."""
+    folder = Path("runs/balls/short")
+    (folder / "max-fold1-seed0").mkdir(parents=True)
+    (folder / "max-fold1-seed0/config.json").write_text("{}")
+    result = attnact("study", "--name", "short", "--validation", "0", *SMALL)
+    assert result.exit_code == 1
+    assert "needs all six rows" in result.stderr

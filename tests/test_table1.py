@@ -1,64 +1,29 @@
 """Table 1: its rows, the paper's figures beside them, and the paired comparison."""
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from made_rows import guesses, row
 from readback import is_picture, read_csv
 
 from attnact.features import FeatureCache
+from attnact.train.by_video import compare, right_of, row_videos
 from attnact.train.config import TrainConfig, resolve
-from attnact.train.evaluate import VideoScores, metric, write_predictions
-from attnact.train.grid import Grid, Row, over_folds
-from attnact.train.runs import create_run
+from attnact.train.evaluate import metric
+from attnact.train.grid import Grid, Row
 from attnact.train.table1 import (
     NAMES,
     PAPER,
-    compare,
     departures,
     differences,
-    right_of,
     table1_rows,
     table1_table,
-    test_videos,
     write_table1,
 )
 from attnact.vocabulary import Split
-
-test_videos.__test__ = False  # type: ignore[attr-defined]  # a function of ours, no test
-
-
-def row(
-    folder: Path, cache: FeatureCache, name: str, folds: list[str], scores: Any, seeds: int = 2
-) -> Row:
-    """A row whose runs predicted `scores(seed, videos)` for the test videos of each fold."""
-    config = table1_rows(TrainConfig(fold=folds[0]))[name]
-    runs: dict[int, Any] = {}
-    for seed in range(seeds):
-        runs[seed] = []
-        for fold in folds:
-            choices = replace(config, seed=seed, fold=fold)
-            run = create_run(folder / f"{name}-{fold}-{seed}", choices, cache)
-            videos = np.flatnonzero(cache.folds[fold] == Split.TEST)
-            found = VideoScores(videos, scores(seed, videos), 0, None)
-            write_predictions(run.predictions, cache, found)
-            runs[seed].append(run)
-    values = [over_folds(of_seed, cache) for of_seed in runs.values()]
-    looks = [0.5] * seeds if name.startswith("lambda") else []
-    return Row(name, config, runs, values, looks, looks)
-
-
-def guesses(cache: FeatureCache, wrong: Any) -> Any:
-    """Scores that are right but for the videos that `wrong(seed)` names."""
-
-    def scores(seed: int, videos: Any) -> Any:
-        missed = np.isin(videos, wrong(seed))
-        return np.eye(3)[(cache.labels[videos] + missed) % 3]
-
-    return scores
 
 
 def test_the_six_rows() -> None:
@@ -89,7 +54,7 @@ def test_a_known_difference(cache: FeatureCache, tmp_path: Path) -> None:
     """Folds 1 and 2 test six videos: the baseline misses two of them with seed 0, one with 1."""
     folds = ["1", "2"]
     first = row(tmp_path, cache, "lambda1", folds, guesses(cache, lambda seed: []))
-    every = test_videos(first, cache)
+    every = row_videos(first, cache)
     missed = [every[:2], every[2:3]]
     second = row(tmp_path, cache, "average", folds, guesses(cache, lambda seed: missed[seed]))
     assert right_of(second, 0, cache).tolist() == [0, 0, 1, 1, 1, 1]
@@ -109,7 +74,7 @@ def test_a_video_of_two_folds_counts_once(cache: FeatureCache, tmp_path: Path) -
     found = row(
         tmp_path, cache, "max", ["3", "wide"], guesses(cache, lambda seed: next(calls)), seeds=1
     )
-    every = test_videos(found, cache)
+    every = row_videos(found, cache)
     assert every.tolist() == np.flatnonzero(cache.folds["wide"] == Split.TEST).tolist()
     expected = np.where(np.isin(every, inner), 0.5, 1.0)
     assert right_of(found, 0, cache).tolist() == expected.tolist()
@@ -152,7 +117,12 @@ def test_files(cache: FeatureCache, tmp_path: Path) -> None:
     assert len(read_csv(tmp_path / "differences.csv")) == 10
     is_picture(tmp_path / "table1.png")
     assert (tmp_path / "table1.md").read_text() in text
-    for words in ("average-pooled LSTM", "100.00 ± 0.00", "+0.00 to +0.00", "Not as in the paper"):
+    for words in (
+        "average-pooled LSTM",
+        "100.00 ± 0.00",
+        "0.00 (0.00 to 0.00)",
+        "Not as in the paper",
+    ):
         assert words in text
     none = write_table1(tmp_path / "none", cache, Grid([], []), resolve({}, cache), ["1"])
     assert "see the failures" in none

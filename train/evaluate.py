@@ -181,15 +181,31 @@ def read_predictions(path: Path, cache: FeatureCache) -> tuple[Ints, Floats]:
     Raises:
         RunError: the file is missing, or is not of this cache.
     """
+    return _read_table(path, cache, 3, cache.classes)
+
+
+def read_looks(path: Path, cache: FeatureCache) -> tuple[Ints, Floats]:
+    """The videos, and the entropy and spread of each, (V, 2), of an `attention.csv`.
+
+    Raises:
+        RunError: the file is missing, or is not of this cache.
+    """
+    return _read_table(path, cache, 1, ["entropy", "spread"])
+
+
+def _read_table(
+    path: Path, cache: FeatureCache, first: int, names: Sequence[str]
+) -> tuple[Ints, Floats]:
+    """The videos, which the first column names, and the columns from `first` on, (V, names)."""
     position = {name: i for i, name in enumerate(cache.paths)}
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file))
-        if rows[0][3:] != cache.classes:
-            raise RunError(f"{path}: its classes are not those of {cache.path}")
+        if rows[0][first:] != names:
+            raise RunError(f"{path}: its columns are not those of {cache.path}")
         videos = [position[row[0]] for row in rows[1:]]
-        scores = np.array([row[3:] for row in rows[1:]], np.float64)
-        return np.array(videos, np.int64), scores.reshape(len(videos), len(cache.classes))
+        values = np.array([row[first:] for row in rows[1:]], np.float64)
+        return np.array(videos, np.int64), values.reshape(len(videos), len(names))
     except (OSError, csv.Error, IndexError, KeyError, ValueError) as error:
         raise RunError(f"{path}: cannot be read ({error})") from error
 

@@ -34,6 +34,13 @@ class Interval:
     low: float
     high: float
 
+    def scaled(self, factor: float) -> "Interval":
+        """The same in another unit, as 100 makes percent of shares."""
+        return Interval(factor * self.value, factor * self.low, factor * self.high)
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+
 
 def bootstrap(
     statistic: Callable[[Floats], Floats],

@@ -62,15 +62,22 @@ def plot_table1(
         left.plot(100 * np.mean(values), y, "|", color="#1f4e79", markersize=16)
     left.set_yticks(range(len(rows)), rows)
     left.set_title(f"{metric} (%), a dot a seed", fontsize="medium")
-    for y, it in enumerate(compared.values()):
-        right.plot([100 * it.low, 100 * it.high], [y, y], color="#8fb3d9")
-        right.plot(100 * it.value, y, "o", color="#1f4e79")
-    right.set_yticks(range(len(compared)), compared, fontsize=8)
-    right.axvline(0, color="gray", linestyle=":")
+    _intervals(right, {name: it.scaled(100) for name, it in compared.items()})
     right.set_title("difference in points, 95 % interval", fontsize="medium")
     for axes in (left, right):
         axes.invert_yaxis()
         axes.grid(alpha=0.3, axis="x")
+    _save(figure, path)
+
+
+def plot_intervals(path: Path, found: Mapping[str, Interval], label: str) -> None:
+    """A point and its 95 % interval for each name."""
+    figure = Figure((8, 0.32 * len(found) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    _intervals(axes, found)
+    axes.set_xlabel(f"{label}; 95 % interval")
+    axes.invert_yaxis()
+    axes.grid(alpha=0.3, axis="x")
     _save(figure, path)
 
 
@@ -127,6 +134,14 @@ def upsample(
     grid = Image.fromarray(attention_map.reshape(ROWS, ROWS).astype(np.float32))
     smooth = np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC))
     return smooth.clip(0, float(attention_map.max()))
+
+
+def _intervals(axes: Any, found: Mapping[str, Interval]) -> None:
+    for y, it in enumerate(found.values()):
+        axes.plot([it.low, it.high], [y, y], color="#8fb3d9")
+        axes.plot(it.value, y, "o", color="#1f4e79")
+    axes.set_yticks(range(len(found)), found, fontsize=8)
+    axes.axvline(0, color="gray", linestyle=":")
 
 
 def _show(axes: Any, image: Frames, label: str) -> None:

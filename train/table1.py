@@ -2,20 +2,18 @@
 baseline on the same test videos.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from attnact.features import FeatureCache
 from attnact.files import write_text
 from attnact.train import plots
-from attnact.train.clips import Ints
+from attnact.train.by_video import compare
 from attnact.train.config import TrainConfig
-from attnact.train.evaluate import Floats, metric_name, read_predictions, write_csv
-from attnact.train.grid import Grid, Row
-from attnact.train.measures import Interval, paired_difference, paired_metric_difference
+from attnact.train.evaluate import metric_name, write_csv
+from attnact.train.grid import Grid
+from attnact.train.measures import Interval
 from attnact.train.tables import about, markdown, mean_sd, percent
 
 NAMES = {
@@ -40,8 +38,6 @@ BOOTSTRAP = (
     "Paired over the test videos and seeds; 95 % percentile bootstrap over groups of videos and "
     "over seeds."
 )
-
-Measure = Callable[[Ints, Floats], Floats]  # of test videos and their scores
 
 
 @dataclass(frozen=True)
@@ -75,61 +71,6 @@ def differences(found: Grid, cache: FeatureCache) -> list[Difference]:
         for baseline in BASELINES
         if name in rows and baseline in rows and set(rows[name].runs) & set(rows[baseline].runs)
     ]
-
-
-def compare(a: Row, b: Row, cache: FeatureCache) -> Interval:
-    """By how much the metric of a is over that of b, with its bootstrap interval.
-
-    Over all test videos of the folds; a video that several folds test counts once, with the mean
-    over the folds of being right, or of its scores where several classes may hold.
-    """
-    seeds = sorted(set(a.runs) & set(b.runs))
-    videos = test_videos(a, cache)
-    groups = np.array(cache.groups)[videos]
-    if cache.multi_label:
-        ours, theirs = (np.stack([scores_of(row, seed, cache) for seed in seeds]) for row in (a, b))
-        labels = cache.labels[videos]
-        return paired_metric_difference(ours, theirs, labels, groups, samples=2000)
-    ours, theirs = (np.stack([right_of(row, seed, cache) for seed in seeds]) for row in (a, b))
-    return paired_difference(ours, theirs, groups)
-
-
-def test_videos(row: Row, cache: FeatureCache) -> Ints:
-    """The videos that any of the row's folds tests, as positions in the cache, sorted."""
-    folds = next(iter(row.runs.values()))
-    return np.unique(np.concatenate([read_predictions(r.predictions, cache)[0] for r in folds]))
-
-
-def right_of(row: Row, seed: int, cache: FeatureCache) -> Floats:
-    """1 for each test video that the row's model of this seed gets right, else 0, (V,)."""
-
-    def right(videos: Ints, scores: Floats) -> Floats:
-        hits: Floats = (scores.argmax(1) == cache.labels[videos]).astype(np.float64)
-        return hits
-
-    return _by_video(row, seed, cache, right)
-
-
-def scores_of(row: Row, seed: int, cache: FeatureCache) -> Floats:
-    """The scores of each test video, (V, N)."""
-    return _by_video(row, seed, cache, lambda videos, scores: scores)
-
-
-def _by_video(row: Row, seed: int, cache: FeatureCache, measure: Measure) -> Floats:
-    """What `measure` makes of each test video's scores, the mean over the folds that test it."""
-    every = test_videos(row, cache)
-    total: Floats | None = None
-    count = np.zeros(len(every))
-    for run in row.runs[seed]:
-        videos, scores = read_predictions(run.predictions, cache)
-        place, values = np.searchsorted(every, videos), measure(videos, scores)
-        if total is None:
-            total = np.zeros((len(every), *values.shape[1:]))
-        np.add.at(total, place, values)
-        np.add.at(count, place, 1)
-    assert total is not None
-    mean: Floats = total / count.reshape(-1, *[1] * (total.ndim - 1))
-    return mean
 
 
 def write_table1(
@@ -175,13 +116,12 @@ def table1_table(found: Grid, metric: str, dataset: str) -> list[list[str]]:
 
 def difference_table(compared: Sequence[Difference], metric: str) -> list[list[str]]:
     """The differences as text, in points."""
-    header = ["model", "against", f"difference in {metric}, points", "95 % interval"]
+    header = ["model", "against", f"difference in {metric}, points (95 % interval)"]
     rows = [
         [
             NAMES[it.row],
             NAMES[it.baseline],
-            f"{100 * it.interval.value:+.2f}",
-            f"{100 * it.interval.low:+.2f} to {100 * it.interval.high:+.2f}",
+            str(it.interval.scaled(100)),
         ]
         for it in compared
     ]

@@ -1,10 +1,10 @@
-"""Many runs: sweep-lambda, table1."""
+"""Many runs: sweep-lambda, table1, study."""
 
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -12,9 +12,6 @@ from attnact.cli_options import FilePath, choices, options_of
 from attnact.commands.opening import find_cache, open_features
 from attnact.train.config import TrainConfig
 from attnact.vocabulary import PLACES
-
-if TYPE_CHECKING:
-    from attnact.train.grid import Grid
 
 
 def grid_options(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -47,7 +44,9 @@ def sweep_lambda(lambdas: str, **options: Any) -> None:
     """
     from attnact.train.sweep import sweep_rows, write_sweep
 
-    _run_grid(lambda config: sweep_rows(config, choices(lambdas, float)), write_sweep, **options)
+    penalties = choices(lambdas, float)
+    it = _train(lambda config: sweep_rows(config, penalties), **options)
+    _show(write_sweep(it.folder, it.cache, it.grid, it.config, it.folds), it.grid)
 
 
 @click.command()
@@ -61,12 +60,39 @@ def table1(**options: Any) -> None:
     """
     from attnact.train.table1 import table1_rows, write_table1
 
-    _run_grid(table1_rows, write_table1, **options)
+    it = _train(table1_rows, **options)
+    _show(write_table1(it.folder, it.cache, it.grid, it.config, it.folds), it.grid)
 
 
-def _run_grid(
+@click.command()
+@grid_options("table1")
+@options_of(TrainConfig, without=("model", "attention_penalty", "seed", "fold"))
+def study(**options: Any) -> None:
+    """Answer five questions about the attention, on a page with pictures.
+
+    Does it help? What does λ do? Where does it look? Does the frame rate matter? How stable is it?
+    It asks the runs of `table1`, and trains those that are not there; give it the same options.
+    """
+    from attnact.study import write_study
+    from attnact.train.table1 import table1_rows
+
+    it = _train(table1_rows, **options)
+    _show(write_study(it.folder, it.cache, it.store, it.grid, it.config, it.folds), it.grid)
+
+
+class Trained(NamedTuple):
+    """A grid, and what it was trained on."""
+
+    folder: Path
+    cache: Any
+    store: Any
+    grid: Any
+    config: TrainConfig
+    folds: list[str]
+
+
+def _train(
     rows: Callable[[TrainConfig], dict[str, TrainConfig]],
-    write: Callable[..., str],
     cache: Path | None,
     name: str,
     seeds: str,
@@ -74,7 +100,7 @@ def _run_grid(
     features_in: str,
     device: str | None,
     **options: Any,
-) -> None:
+) -> Trained:
     from attnact.train.config import resolve
     from attnact.train.grid import train_grid
 
@@ -85,12 +111,16 @@ def _run_grid(
     folder = Path("runs", found.path.stem, name)
     store = open_features(found, chosen, features_in, device)
     tell = partial(click.echo, err=True)
-    result: Grid = train_grid(folder, found, store, wanted, all_seeds, chosen, tell)
-    click.echo(write(folder, found, result, config, chosen))
-    for path, reason in result.failures:
+    grid = train_grid(folder, found, store, wanted, all_seeds, chosen, tell)
+    return Trained(folder, found, store, grid, config, chosen)
+
+
+def _show(text: str, grid: Any) -> None:
+    click.echo(text)
+    for path, reason in grid.failures:
         click.echo(f"attnact: failed: {path}: {reason}", err=True)
-    if result.failures:
+    if grid.failures:
         sys.exit(1)
 
 
-COMMANDS: tuple[click.Command, ...] = (sweep_lambda, table1)
+COMMANDS: tuple[click.Command, ...] = (sweep_lambda, table1, study)
