@@ -117,7 +117,7 @@ def test_what_does_not_exist_is_left_out() -> None:
 
 
 @given(
-    values=arrays(float, st.tuples(st.integers(1, 3), st.integers(1, 8)), elements=EDGES),
+    values=arrays(float, st.tuples(st.integers(1, 3), st.integers(2, 8)), elements=EDGES),
     data=st.data(),
 )
 @settings(max_examples=40, deadline=None)
@@ -125,6 +125,7 @@ def test_intervals_hold_what_they_should(values: np.ndarray, data: st.DataObject
     """Within the values; moved and turned with them; not moved by the names of the groups."""
     group = np.array(data.draw(st.lists(st.integers(0, 3), min_size=values.shape[1])))
     group = group[: values.shape[1]]
+    group[0] = 4  # never one group alone, which has no interval
     found = bootstrap_mean(values, group, samples=200)
     slack = 1e-12
     assert values.min() - slack <= found.low <= found.high <= values.max() + slack
@@ -294,3 +295,12 @@ def test_half_wrong_over_the_seeds() -> None:
     found = error_trend(np.array([0.0, 1.0, 2.0]), np.array([1.0, 0.5, 0.0]))
     # The first is below ½ and 1 right videos; the second, half wrong, is its own equal and below 1.
     assert found.value == pytest.approx((0.5 + 1 + 0.5 * 0.5 / 2 + 0.5) / (1.5 * 1.5))
+
+
+def test_one_group_gives_no_interval() -> None:
+    found = bootstrap_mean(np.array([0.0, 1.0]), ["a", "a"])
+    assert found.value == 0.5
+    assert np.isnan([found.low, found.high]).all()
+    assert str(found) == "0.50 (no interval)"
+    assert str(Interval(-0.001, -0.5, 0.25)) == "0.00 (-0.50 to 0.25)"
+    assert Interval(0.5, 0.25, 1.0).scaled(100) == Interval(50, 25, 100)

@@ -28,7 +28,7 @@ Groups = Sequence[str] | npt.NDArray[Any]  # (V,) names or numbers
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and its 95 % interval; all NaN where there is nothing to measure."""
+    """A value and its 95 % interval, in NaN where there is nothing to measure it by."""
 
     value: float
     low: float
@@ -39,7 +39,8 @@ class Interval:
         return Interval(factor * self.value, factor * self.low, factor * self.high)
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+        value, low, high = (f"{round(x, 2) + 0.0:.2f}" for x in (self.value, self.low, self.high))
+        return f"{value} (no interval)" if np.isnan(self.low) else f"{value} ({low} to {high})"
 
 
 def bootstrap(
@@ -56,7 +57,7 @@ def bootstrap(
         statistic: of how often each video stands in each of k resamples, (k, V), to the value of
             each seed, (k, S); NaN where a resample has none.
         videos: V.
-        groups: of the videos; each is its own without.
+        groups: of the videos; each is its own without. One group alone gives no interval.
         seed: of the resamples.
         samples: how many resamples.
     """
@@ -65,6 +66,8 @@ def bootstrap(
     seeds = np.flatnonzero(~np.isnan(value))
     if not len(seeds):
         return Interval(np.nan, np.nan, np.nan)
+    if len(np.unique(np.arange(videos) if groups is None else np.asarray(groups))) < 2:
+        return Interval(float(value[seeds].mean()), np.nan, np.nan)  # nothing to draw from
     found = []
     for times in _resamples(np.arange(videos) if groups is None else groups, rng, samples):
         drawn = rng.choice(seeds, (len(times), len(seeds)))
