@@ -216,19 +216,35 @@ def test_selection(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The best epoch is retrained on all, as if it had been known; among equals, by the loss."""
+    """Trained on all until an epoch costs what the best one did; among equals, by the loss."""
     scored = [
         {"validation": value, "validation_loss": loss}
         for value, loss in zip(values, losses, strict=True)
     ]
     monkeypatch.setattr(loop, "_validate", lambda *_: scored.pop(0))
     chosen = start(tmp_path / "chosen", cache, epochs=3)
-    assert go(chosen, cache)["epochs"] == best
-    known = start(tmp_path / "known", cache, epochs=best, validation=0.0)
+    epochs = go(chosen, cache)["epochs"]
+    costs = [line["loss"] + line["penalty"] for line in lines(chosen)]  # λ = 1
+    enough, final = costs[best - 1], costs[3:]
+    assert len(final) == epochs == next((n for n in (1, 2) if final[n - 1] <= enough), 3)
+    known = start(tmp_path / "known", cache, epochs=epochs, validation=0.0)
     go(known, cache)
-    assert [line["phase"] for line in lines(known)] == ["final"] * best
     assert lines(chosen)[3:] == lines(known)
     assert chosen.model.read_bytes() == known.model.read_bytes()
+
+
+@pytest.mark.parametrize(("enough", "epochs"), [(1e9, 1), (-1.0, 3)])
+def test_the_last_training_ends_when_it_costs_enough(
+    enough: float, epochs: int, cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = {"loss": enough, "penalty": 0.0}
+    monkeypatch.setattr(loop, "_best_epoch", lambda history: best)
+    run = start(tmp_path / "run", cache, epochs=3)
+    assert go(run, cache)["epochs"] == epochs
+    before = result(run)
+    (run.folder / "summary.json").unlink()  # as if it was stopped just before the end
+    go(run, cache)
+    assert result(run) == before
 
 
 def test_the_held_out_are_scored_not_fitted(

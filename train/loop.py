@@ -1,8 +1,9 @@
 """A run from its first clip to its result, with the author's way of choosing the epoch.
 
 Selection: a part of the training videos is held out, by group; the best epoch is the one that
-scores them best. Final: a new model is trained on all training videos for that many epochs, and
-scored once on the test videos, which choose nothing.
+scores them best, and what it cost in training is noted. Final: a new model is trained on all
+training videos until an epoch costs no more than that, and scored once on the test videos, which
+choose nothing. (The author on the tracker of the released code, issue 13.)
 """
 
 import json
@@ -84,20 +85,22 @@ def train(run: Run, cache: FeatureCache, store: FeatureStore) -> dict[str, Any]:
     if state is None and run.model.exists():
         raise RunError(f"{run.folder}: holds a model, but not what it takes to train it further")
     state = state or {"history": "[]", "phase": "", "epoch": 0}
-    epochs = run.config.epochs
+    enough = -np.inf
     if run.config.validation > 0:
         fit, held = hold_out(videos, cache.groups, run.config)
         if state["phase"] != FINAL:
-            _, state = _fit(training, SELECTION, fit, held, epochs, state)
-        epochs = _best_epoch(json.loads(state["history"]))
-    model, state = _fit(training, FINAL, videos, None, epochs, state)
+            _, state = _fit(training, SELECTION, fit, held, -np.inf, state)
+        enough = _cost(run.config, _best_epoch(json.loads(state["history"])))
+    model, state = _fit(training, FINAL, videos, None, enough, state)
     features = cache.provenance
     save_checkpoint(run.model, Checkpoint(model, cache.classes, cache.multi_label, features))
     scored = _score(training, model, test)
     write_predictions(run.predictions, cache, scored)
     if scored.looks is not None:
         write_looks(run.looks, cache, scored)
-    run.finish({**describe_scores(cache, scored), "fold": run.config.fold, "epochs": epochs})
+    run.finish(
+        {**describe_scores(cache, scored), "fold": run.config.fold, "epochs": state["epoch"]}
+    )
     return run.summary()
 
 
@@ -169,10 +172,14 @@ def _fit(
     phase: str,
     videos: Ints,
     held: Ints | None,
-    epochs: int,
+    enough: float,
     state: Mapping[str, Any],
 ) -> tuple[Model, dict[str, Any]]:
-    """One phase, from the state if the state is of this phase; gives its last model and state."""
+    """One phase, from the state if the state is of this phase; gives its last model and state.
+
+    It ends after the first epoch that costs no more than `enough`, at the latest after the epochs
+    of the config.
+    """
     config = training.config
     torch.manual_seed(config.seed)
     model = new_model(config, training.cache).to(training.store.device)
@@ -184,9 +191,12 @@ def _fit(
         optimizer.load_state_dict(state["optimizer"])
         done = state["epoch"]
     clips = training.clips(videos)
-    with progress(phase, epochs * len(clips), "clips") as advance:
+    with progress(phase, config.epochs * len(clips), "clips") as advance:
         advance(done * len(clips), "")
-        for epoch in range(done + 1, epochs + 1):
+        for epoch in range(done + 1, config.epochs + 1):
+            if done and _cost(config, history[-1]) <= enough:
+                break
+            done = epoch
             line = {"phase": phase, "epoch": epoch}
             line |= _epoch(training, model, optimizer, clips, _seed(config, phase, epoch), advance)
             if held is not None:
@@ -245,11 +255,15 @@ def _validate(training: Training, model: Model, held: Ints) -> dict[str, float]:
     return {"validation": value, "validation_loss": scored.loss}
 
 
-def _best_epoch(history: list[dict[str, Any]]) -> int:
+def _best_epoch(history: list[dict[str, Any]]) -> dict[str, Any]:
     """The epoch that scored the held-out videos best; among equals, with the lowest loss."""
     chosen = [line for line in history if line["phase"] == SELECTION]
-    best = max(chosen, key=lambda line: (line["validation"], -line["validation_loss"]))
-    return int(best["epoch"])
+    return max(chosen, key=lambda line: (line["validation"], -line["validation_loss"]))
+
+
+def _cost(config: TrainConfig, epoch: Mapping[str, Any]) -> float:
+    """What an epoch cost in training, the mean over its clips."""
+    return float(epoch["loss"] + config.attention_penalty * epoch["penalty"])
 
 
 def _seed(config: TrainConfig, phase: str, epoch: int) -> int:
