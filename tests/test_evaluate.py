@@ -233,7 +233,7 @@ def test_csv_lines_are_plain(tmp_path: Path) -> None:
         (None, "No such file"),
         (b"", "cannot be read"),
         (b"\xff\xfe", "cannot be read"),
-        (b"video,label,prediction,dive,jump\n", "its classes are not those of"),
+        (b"video,label,prediction,dive,jump\n", "its columns are not those of"),
         (b"video,label,prediction,dive,jump,run\nother.avi,dive,dive,1,0,0\n", "other.avi"),
         (b"video,label,prediction,dive,jump,run\ndive/0.avi,dive,dive,1,0,x\n", "cannot be read"),
         (b"video,label,prediction,dive,jump,run\ndive/0.avi,dive,dive,1,0\n", "cannot be read"),
