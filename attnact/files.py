@@ -1,7 +1,12 @@
 """Files that are whole or absent, whatever happens to the process that writes them."""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from attnact.errors import CacheError
 
 
 def publish(part: Path, path: Path) -> None:
@@ -16,6 +21,37 @@ def write_text(path: Path, text: str) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")
     publish(part, path)
+
+
+def check_disk(folder: Path, needed: float) -> None:
+    """Makes the folder, and makes sure that its disk has room for `needed` bytes.
+
+    Raises:
+        CacheError: it has not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise CacheError(
+            f"{folder}: not enough disk, about {needed / 2**30:.1f} GiB needed and "
+            f"{free / 2**30:.1f} GiB free; make room or choose another place"
+        )
+
+
+@contextmanager
+def full_disk_told(path: Path) -> Iterator[None]:
+    """Turns what the system says where a file cannot be written, many lines of it from HDF5.
+
+    Raises:
+        CacheError: in one line.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not error.errno:
+            raise
+        why = os.strerror(error.errno)
+        raise CacheError(f"{path}: cannot be written ({why})") from error
 
 
 def _sync(path: Path) -> None:

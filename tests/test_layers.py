@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     {"attnact"},
     {"attnact.errors", "attnact.vocabulary"},
-    {"attnact.files", "attnact.progress", "attnact.cli_options"},
+    {"attnact.files", "attnact.progress", "attnact.provenance", "attnact.cli_options"},
     {"attnact.features", "attnact.feature_writer", "attnact.attention"},
     {"attnact.model"},
     {"attnact.checkpoint"},
