@@ -1,5 +1,6 @@
 """Files that are whole or absent, whatever happens to the process that writes them."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -52,6 +53,34 @@ def full_disk_told(path: Path) -> Iterator[None]:
             raise
         why = os.strerror(error.errno)
         raise CacheError(f"{path}: cannot be written ({why})") from error
+
+
+def lock_beside(path: Path) -> int | None:
+    """A lock on a file to be written, which the kernel drops when this process dies.
+
+    None if another process has it. It lies beside the file under a name that ends in `.lock`.
+    """
+    lock = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Its last owner may have removed the file since it was opened here; then a third process
+        # could lock a new file of that name, and both would write.
+        if os.path.samestat(os.fstat(lock), os.stat(_lock_path(path))):
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(lock)
+    return None
+
+
+def unlock(path: Path, lock: int) -> None:
+    """Gives a lock back and removes what lies beside the file."""
+    _lock_path(path).unlink(missing_ok=True)
+    os.close(lock)
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_suffix(".lock")
 
 
 def _sync(path: Path) -> None:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path, PurePosixPath
 
 import h5py
@@ -114,6 +115,29 @@ def test_features_that_are_no_numbers_are_refused(shard, value):
     writer = claim(shard)
     with pytest.raises(CacheError, match="features overflow float16"):
         writer.append(cubes)
+    writer.abandon()
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_float32_is_kept_to_the_bit(shard, compression):
+    cubes = np.random.default_rng(0).normal(size=(6, *CUBE)).astype(np.float32)
+    cubes[:, 0, 0, :4] = [-0.0, 1e-45, 1 / 3, np.finfo(np.float32).max]
+    writer = ShardWriter.claim(shard, compression, np.float32)
+    writer.append(cubes[:4])
+    writer.append(cubes[4:])
+    writer.end_video(VideoRow(0))
+    writer.close()
+    with h5py.File(shard) as file:
+        assert file["features"].dtype == np.float32
+        assert file["features"][()].tobytes() == cubes.tobytes()
+        assert read_rows(file["videos"])[0].checksum == zlib.crc32(cubes.tobytes())
+
+
+@pytest.mark.parametrize(("shards", "given"), [("float16", "float32"), ("float32", "float16")])
+def test_cubes_of_another_dtype_are_not_rounded_silently(shard, shards, given):
+    writer = ShardWriter.claim(shard, "zstd", shards)
+    with pytest.raises(ValueError, match=f"takes {shards}, not {given}"):
+        writer.append(np.ones((1, *CUBE), given))
     writer.abandon()
 
 
@@ -309,3 +333,12 @@ def test_an_index_over_nothing_but_failures(shard):
     assert list(cache.verify()) == []
     with h5py.File(cache.path) as file:
         assert file["features"].shape == (0, *CUBE)
+
+
+def test_shards_of_two_dtypes_make_no_cache(cache_path):
+    other = shard_path(cache_path, 2)
+    writer = ShardWriter.claim(other, "zstd", np.float32)
+    writer.close()
+    with pytest.raises(CacheError, match=r"small\.shards: shards of other features among them"):
+        write_index(cache_path, 3, listing(), {})
+    assert not cache_path.exists()
