@@ -114,6 +114,7 @@ class ShardWriter:
         if self._lock == RELEASED:
             raise ValueError("this shard was closed or abandoned before")
         _write_rows(self._file.create_group("videos"), self._rows)
+        self._file.flush()  # which may fail and leave a file that can still be discarded
         self._file.close()
         publish(self._part, self.path)
         self._release()
@@ -122,8 +123,7 @@ class ShardWriter:
         """Leaves no trace of a shard that is not closed; another process may claim it."""
         if self._lock == RELEASED:
             return
-        with suppress(OSError, RuntimeError):  # a full disk stops HDF5 from closing the file
-            self._file.close()
+        discard(self._file)
         self._part.unlink(missing_ok=True)
         self._release()
 
@@ -134,6 +134,19 @@ class ShardWriter:
     @property
     def _part(self) -> Path:
         return self.path.with_suffix(".part")
+
+
+def discard(file: Any) -> None:
+    """Closes a file that is to be deleted; nothing happens to one that is closed.
+
+    HDF5 first writes what it still holds, and where the disk is full it fails and later crashes
+    the process. So it writes that nowhere.
+    """
+    if file:
+        with open(os.devnull, "r+b") as nowhere:
+            os.dup2(nowhere.fileno(), file.id.get_vfd_handle())
+    with suppress(OSError, RuntimeError):
+        file.close()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,11 +49,12 @@ def full_disk_told(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if not error.errno:
+    except (OSError, RuntimeError) as error:
+        said = re.search(r"errno = (\d+)", str(error))  # how HDF5 passes it on
+        number = getattr(error, "errno", None) or (int(said[1]) if said else 0)
+        if not number:
             raise
-        why = os.strerror(error.errno)
-        raise CacheError(f"{path}: cannot be written ({why})") from error
+        raise CacheError(f"{path}: cannot be written ({os.strerror(number)})") from error
 
 
 def lock_beside(path: Path) -> int | None:

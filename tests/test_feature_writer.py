@@ -183,6 +183,42 @@ def test_a_shard_that_hdf5_cannot_close_is_abandoned_all_the_same(shard, monkeyp
     writer._file.close()
 
 
+FULL = """
+import gc, resource, sys, numpy as np
+from pathlib import Path
+from attnact.errors import CacheError
+from attnact.feature_writer import ShardWriter
+from attnact.features import VideoRow
+from attnact.files import full_disk_told
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+writer = ShardWriter.claim(Path(sys.argv[1]), sys.argv[2])
+random = np.random.default_rng(0)
+try:
+    with full_disk_told(writer.path):
+        for _ in range(int(sys.argv[3])):
+            writer.append(random.random((3, 7, 7, 1024)).astype(np.float16))
+        writer.end_video(VideoRow(0))
+        writer.close()
+except CacheError as error:
+    print(error)
+    writer.abandon()
+del writer
+gc.collect()
+"""
+
+
+@pytest.mark.parametrize("compression", ["zstd", "none"])
+@pytest.mark.parametrize("blocks", [5, 60])
+def test_a_disk_that_fills_up_crashes_nothing(shard, compression, blocks):
+    """In place of a full disk, no file may grow beyond a MiB; 5 blocks only meet it in `close`."""
+    command = [sys.executable, "-c", FULL, str(shard), compression, str(blocks)]
+    root = Path(__file__).parents[1]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert result.stdout == f"{shard}: cannot be written (File too large)\n"
+    assert not result.stderr
+    assert names(shard.parent) == []
+
+
 def test_a_shard_has_one_writer(shard):
     writer = claim(shard)
     assert ShardWriter.claim(shard, "zstd") is None

@@ -81,5 +81,7 @@ def test_what_the_system_says_is_told_in_one_line() -> None:
     full = r"^a\.h5: cannot be written \(No space left on device\)$"
     with pytest.raises(CacheError, match=full), full_disk_told(Path("a.h5")):
         raise OSError(28, "Driver write request failed\nand much more")
+    with pytest.raises(CacheError, match=full), full_disk_told(Path("a.h5")):
+        raise RuntimeError("Unable to flush\n, file descriptor = 4, errno = 28, error message")
     with pytest.raises(OSError, match="no errno"), full_disk_told(Path("a.h5")):
         raise OSError("no errno")
