@@ -16,6 +16,7 @@ FLOORS = [
     {"attnact.errors", "attnact.vocabulary"},
     {"attnact.files", "attnact.progress", "attnact.provenance", "attnact.cli_options"},
     {"attnact.features", "attnact.feature_writer", "attnact.attention"},
+    {"attnact.released_files", "attnact.released_import", "attnact.released_export"},
     {"attnact.model"},
     {"attnact.checkpoint"},
     {"attnact.extract", "attnact.train"},  # and all that is in them
