@@ -115,7 +115,7 @@ def class_names(paths: Sequence[str], labels: Sequence[Label]) -> list[str]:
     tops = [path.rpartition("/")[0].partition("/")[0] for path in paths]
     pairs = {(top, i) for top, (i,) in zip(tops, labels, strict=True)}
     folders = dict(pairs)
-    if "" not in folders and len(folders) == len(pairs) == len(set(folders.values())):
+    if "" not in folders and len(set(folders.values())) == len(pairs):
         for folder, i in pairs:
             names[i] = folder
     return names

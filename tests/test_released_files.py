@@ -345,6 +345,11 @@ def test_a_valid_video_that_is_another_in_train(released):
     refused(released, r"dive/a\.avi has other frames or labels in train than in valid")
 
 
+def test_a_video_twice_in_valid(released):
+    Files(["run/f.avi"] * 2, [2, 2], ["1", "1"]).write(released, "valid")
+    refused(released, r"run/f\.avi is in valid and valid")
+
+
 WRONG_FEATURES: list[tuple[Any, str]] = [
     (np.zeros((9, 1024), np.float32), r"features of shape \(9, 1024\), not \(n, 50176\)"),
     (np.zeros((9, 49, 1024), np.float32), r"features of shape \(9, 49, 1024\), not"),
@@ -362,6 +367,7 @@ def test_wrong_features(released, values, message):
         else:
             file["features"] = values
     refused(released, message)
+    h5py.File(released / "train_features.h5", "a").close()  # HDF5 would refuse, were it open
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -475,6 +481,7 @@ def test_export_needs_a_fold_with_videos_on_both_sides(make_cache, tmp_path):
     with pytest.raises(CacheError, match=r"y\.h5: fold 2 has no videos for valid"):
         export_released(other, tmp_path / "back", "c", "2", "unused")
     assert not (tmp_path / "back").exists()
+    assert export_released(other, tmp_path / "back", "c", None) == {"train": 3, "test": 3}
 
 
 def test_a_failed_export_leaves_no_half_file(released):
