@@ -5,7 +5,6 @@ means a whole file, whatever happened to the process or the machine. The same sh
 bytes however often its writing was interrupted.
 """
 
-import fcntl
 import os
 import zlib
 from collections.abc import Mapping, Sequence
@@ -32,7 +31,7 @@ from attnact.features import (
     read_rows,
     shard_path,
 )
-from attnact.files import publish
+from attnact.files import lock_beside, publish, unlock
 from attnact.vocabulary import Compression
 
 CHUNK_FRAMES = 4  # 392 KiB of float16
@@ -50,7 +49,9 @@ _FILTERS: dict[Compression, Mapping[str, Any]] = {
 class ShardWriter:
     """Writes one shard, video after video; nobody sees it before `close`."""
 
-    def __init__(self, path: Path, lock: int, compression: Compression) -> None:
+    def __init__(
+        self, path: Path, lock: int, compression: Compression, dtype: npt.DTypeLike
+    ) -> None:
         """Use `claim`, which makes sure that no other process writes the same shard."""
         self.path, self._lock = path, lock
         self._rows: list[VideoRow] = []
@@ -62,29 +63,35 @@ class ShardWriter:
             shape=(0, *CUBE),
             maxshape=(None, *CUBE),
             chunks=(CHUNK_FRAMES, *CUBE),
-            dtype=np.float16,
+            dtype=dtype,
             **_FILTERS[compression],
         )
 
     @classmethod
-    def claim(cls, path: Path, compression: Compression) -> "ShardWriter | None":
+    def claim(
+        cls, path: Path, compression: Compression, dtype: npt.DTypeLike = np.float16
+    ) -> "ShardWriter | None":
         """A writer for the shard, or None when it is finished or in another process's hands."""
-        lock = _lock(path)
+        lock = lock_beside(path)
         if lock is None:
             return None
         if path.exists():
-            _unlock(path, lock)
+            unlock(path, lock)
             return None
-        return cls(path, lock, compression)
+        return cls(path, lock, compression, dtype)
 
     def append(self, cubes: Cubes) -> None:
         """Adds the next frames' feature cubes, (n, 7, 7, 1024), of the video being written.
 
         Raises:
-            CacheError: a feature does not fit float16, or is not a number.
+            CacheError: a feature does not fit the shard's dtype, or is not a number.
+            ValueError: the cubes are of another dtype, and would be rounded.
         """
+        dtype = self._features.dtype
+        if cubes.dtype != dtype:
+            raise ValueError(f"{self.path} takes {dtype}, not {cubes.dtype}")
         if not np.isfinite(cubes).all():
-            raise CacheError(f"{self.path}: features overflow float16; are the weights right?")
+            raise CacheError(f"{self.path}: features overflow {dtype}; are the weights right?")
         end = len(self._features)
         self._features.resize(end + len(cubes), axis=0)
         self._features[end:] = cubes
@@ -107,6 +114,7 @@ class ShardWriter:
         if self._lock == RELEASED:
             raise ValueError("this shard was closed or abandoned before")
         _write_rows(self._file.create_group("videos"), self._rows)
+        self._file.flush()  # which may fail and leave a file that can still be discarded
         self._file.close()
         publish(self._part, self.path)
         self._release()
@@ -115,18 +123,30 @@ class ShardWriter:
         """Leaves no trace of a shard that is not closed; another process may claim it."""
         if self._lock == RELEASED:
             return
-        with suppress(OSError, RuntimeError):  # a full disk stops HDF5 from closing the file
-            self._file.close()
+        discard(self._file)
         self._part.unlink(missing_ok=True)
         self._release()
 
     def _release(self) -> None:
-        _unlock(self.path, self._lock)
+        unlock(self.path, self._lock)
         self._lock = RELEASED
 
     @property
     def _part(self) -> Path:
         return self.path.with_suffix(".part")
+
+
+def discard(file: Any) -> None:
+    """Closes a file that is to be deleted; nothing happens to one that is closed.
+
+    HDF5 first writes what it still holds, and where the disk is full it fails and later crashes
+    the process. So it writes that nowhere.
+    """
+    if file:
+        with open(os.devnull, "r+b") as nowhere:
+            os.dup2(nowhere.fileno(), file.id.get_vfd_handle())
+    with suppress(OSError, RuntimeError):
+        file.close()
 
 
 @dataclass(frozen=True)
@@ -153,15 +173,19 @@ def write_index(
     """Writes `<name>.h5` over finished shards, and opens it.
 
     Raises:
-        CacheError: a shard is missing or broken.
+        CacheError: a shard is missing or broken, or two differ in dtype.
     """
     rows: list[VideoRow] = []
     shard_frames: list[int] = []
+    dtypes = set()
     for shard in range(shards):
         path = shard_path(cache, shard)
         with open_hdf5(path) as file, damage_told(path):
             rows += read_rows(file["videos"])
             shard_frames.append(len(file["features"]))
+            dtypes.add(file["features"].dtype)
+    if len(dtypes) > 1:
+        raise CacheError(f"{path.parent}: shards of other features among them; delete this folder")
     part = cache.with_suffix(f".{os.getpid()}.part")
     with h5py.File(part, "w") as file:
         file.attrs.update(schema=SCHEMA, name=listing.name, root=str(listing.root))
@@ -170,7 +194,7 @@ def write_index(
         file["shard_frames"] = np.array(shard_frames, np.int64)
         _write_videos(file, [row for row in rows if not row.failure], listing)
         _write_failures(file, [row for row in rows if row.failure], listing)
-        file.create_virtual_dataset("features", _virtual_layout(cache, shard_frames))
+        file.create_virtual_dataset("features", _virtual_layout(cache, shard_frames, *dtypes))
         file.attrs["digest"] = index_digest(file)
     publish(part, cache)
     return FeatureCache(cache)
@@ -205,15 +229,15 @@ def _write_rows(group: Any, rows: Sequence[VideoRow]) -> None:
             group[field.name] = np.array(column, np.float64 if field.type is float else np.int64)
 
 
-def _virtual_layout(cache: Path, shard_frames: Sequence[int]) -> Any:
+def _virtual_layout(cache: Path, shard_frames: Sequence[int], dtype: Any = np.float16) -> Any:
     """`features` over the shards, whose names are relative: the cache may move with its shards."""
-    layout = h5py.VirtualLayout((sum(shard_frames), *CUBE), np.float16)
+    layout = h5py.VirtualLayout((sum(shard_frames), *CUBE), dtype)
     layout.dcpl.set_obj_track_times(False)  # or the same features would make other bytes each time
     start = 0
     for shard, frames in enumerate(shard_frames):
         if frames:
             name = str(shard_path(cache, shard).relative_to(cache.parent))
-            source = h5py.VirtualSource(name, "features", (frames, *CUBE), np.float16)
+            source = h5py.VirtualSource(name, "features", (frames, *CUBE), dtype)
             layout[start : start + frames] = source
         start += frames
     return layout
@@ -221,27 +245,3 @@ def _virtual_layout(cache: Path, shard_frames: Sequence[int]) -> Any:
 
 def _text(values: Sequence[str]) -> Any:
     return np.array(values, h5py.string_dtype())
-
-
-def _lock_path(shard: Path) -> Path:
-    return shard.with_suffix(".lock")
-
-
-def _lock(shard: Path) -> int | None:
-    """The shard's lock, which the kernel drops when this process dies; None if another has it."""
-    lock = os.open(_lock_path(shard), os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Its last owner may have removed the file since it was opened here; then a third process
-        # could lock a new file of that name, and both would write.
-        if os.path.samestat(os.fstat(lock), os.stat(_lock_path(shard))):
-            return lock
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    os.close(lock)
-    return None
-
-
-def _unlock(shard: Path, lock: int) -> None:
-    _lock_path(shard).unlink(missing_ok=True)
-    os.close(lock)

@@ -30,7 +30,7 @@ CUBE = (ROWS, ROWS, CHANNELS)
 # What h5py raises where the bytes of a file make no sense.
 DAMAGE = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 
-Cubes = npt.NDArray[np.float16]  # (frames, 7, 7, 1024)
+Cubes = npt.NDArray[np.float16 | np.float32]  # (frames, 7, 7, 1024)
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class FeatureCache:
     groups: videos of one group never stand on both sides of a fold.
     first_frames: (videos,) where each video's frames begin in `features`.
     folds: fold name -> (videos,) values of `Split`.
+    dtype: of the features: float16, or float32 where they were imported from such files.
     failures: (path, reason) of each video that was given up.
     provenance: how the features were made, as text.
 
@@ -91,6 +92,7 @@ class FeatureCache:
             self.failures = list(
                 zip(_strings(failures["path"]), _strings(failures["reason"]), strict=True)
             )
+            self.dtype: np.dtype[Any] = file["features"].dtype
             self._shard_starts = np.cumsum([0, *file["shard_frames"][()]])
         self._shards: dict[int, Any] = {}
 
@@ -115,12 +117,12 @@ class FeatureCache:
         return self.labels.ndim == 2
 
     def read(self, first: int, count: int) -> Cubes:
-        """The feature cubes of `count` frames in a row, (count, 7, 7, 1024).
+        """The feature cubes of `count` frames in a row, (count, 7, 7, 1024), of `dtype`.
 
         Raises:
             CacheError: a shard is missing or does not decompress.
         """
-        cubes = np.empty((count, *CUBE), np.float16)
+        cubes = np.empty((count, *CUBE), self.dtype)
         done = 0
         while done < count:
             shard = int(np.searchsorted(self._shard_starts, first + done, "right")) - 1

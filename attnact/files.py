@@ -1,7 +1,14 @@
 """Files that are whole or absent, whatever happens to the process that writes them."""
 
+import fcntl
 import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from attnact.errors import CacheError
 
 
 def publish(part: Path, path: Path) -> None:
@@ -16,6 +23,66 @@ def write_text(path: Path, text: str) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")
     publish(part, path)
+
+
+def check_disk(folder: Path, needed: float) -> None:
+    """Makes the folder, and makes sure that its disk has room for `needed` bytes.
+
+    Raises:
+        CacheError: it has not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise CacheError(
+            f"{folder}: not enough disk, about {needed / 2**30:.1f} GiB needed and "
+            f"{free / 2**30:.1f} GiB free; make room or choose another place"
+        )
+
+
+@contextmanager
+def full_disk_told(path: Path) -> Iterator[None]:
+    """Turns what the system says where a file cannot be written, many lines of it from HDF5.
+
+    Raises:
+        CacheError: in one line.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        said = re.search(r"errno = (\d+)", str(error))  # how HDF5 passes it on
+        number = getattr(error, "errno", None) or (int(said[1]) if said else 0)
+        if not number:
+            raise
+        raise CacheError(f"{path}: cannot be written ({os.strerror(number)})") from error
+
+
+def lock_beside(path: Path) -> int | None:
+    """A lock on a file to be written, which the kernel drops when this process dies.
+
+    None if another process has it. It lies beside the file under a name that ends in `.lock`.
+    """
+    lock = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Its last owner may have removed the file since it was opened here; then a third process
+        # could lock a new file of that name, and both would write.
+        if os.path.samestat(os.fstat(lock), os.stat(_lock_path(path))):
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(lock)
+    return None
+
+
+def unlock(path: Path, lock: int) -> None:
+    """Gives a lock back and removes what lies beside the file."""
+    _lock_path(path).unlink(missing_ok=True)
+    os.close(lock)
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_suffix(".lock")
 
 
 def _sync(path: Path) -> None:

@@ -21,8 +21,28 @@ BatchLoss = Literal["mean", "sum"]
 Vote = Literal["mean", "majority"]
 Place = Literal["auto", "device", "host", "disk"]
 
+Order = Literal["fortran", "c"]
+Valid = Literal["test", "unused"]
+
 DATASETS: tuple[DatasetName, ...] = get_args(DatasetName)
 PLACES: tuple[Place, ...] = get_args(Place)
+ORDERS: tuple[Order, ...] = get_args(Order)
+VALIDS: tuple[Valid, ...] = get_args(Valid)
+
+HOLLYWOOD2_CLASSES = (
+    "AnswerPhone",
+    "DriveCar",
+    "Eat",
+    "FightPerson",
+    "GetOutCar",
+    "HandShake",
+    "HugPerson",
+    "Kiss",
+    "Run",
+    "SitDown",
+    "SitUp",
+    "StandUp",
+)
 
 
 class Split(IntEnum):

@@ -6,24 +6,20 @@ decoder process ─ reader thread ─┘
 """
 
 import os
-import shutil
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta, timezone
-from importlib.metadata import version
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from attnact import __version__
-from attnact.errors import CacheError, DatasetError, VideoError
+from attnact.errors import DatasetError, VideoError
 from attnact.extract.backbone import RANDOM, Backbone, load_backbone
 from attnact.extract.batches import Batch, Job, Readers
 from attnact.extract.config import ExtractConfig
@@ -33,7 +29,9 @@ from attnact.extract.plan import Plan, Settings, check_same, divide, keep_plan, 
 from attnact.extract.video import FRAME_SIDE, Frame, read_frames, resize
 from attnact.feature_writer import Listing, ShardWriter, write_index
 from attnact.features import Cubes, FeatureCache, VideoRow
+from attnact.files import check_disk, full_disk_told
 from attnact.progress import progress
+from attnact.provenance import command, now, versions
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def extract(extraction: Extraction, report: Report) -> FeatureCache | None:
         CacheError: not enough disk, or a cache begun with other settings.
     """
     job = extraction.job
-    _check_disk(job.cache, job.plan)
+    check_disk(job.cache.parent, job.plan.bytes_in(job.plan.missing(job.cache)))
     plan = keep_plan(job.cache, job.plan)
     if extraction.backbone.is_random and not random_weights_path(job.cache).exists():
         extraction.backbone.save(random_weights_path(job.cache))
@@ -158,12 +156,10 @@ def _make_shards(extraction: Extraction, shards: Sequence[int], report: Report) 
 
 def _write(writer: ShardWriter, batch: Batch, cubes: torch.Tensor) -> None:
     try:
-        _write_batch(writer, batch, cubes.cpu().numpy())
-    except BaseException as error:
+        with full_disk_told(writer.path):
+            _write_batch(writer, batch, cubes.cpu().numpy())
+    except BaseException:
         writer.abandon()  # or a later batch would finish a shard that lacks this one
-        if isinstance(error, OSError) and error.errno:  # HDF5 says it in many lines
-            why = os.strerror(error.errno)
-            raise CacheError(f"{writer.path}: cannot be written ({why})") from error
         raise
 
 
@@ -216,15 +212,9 @@ def _new_plan(dataset: Dataset, settings: Settings, time_limit: float) -> Plan:
         paths=tuple(video.path for video in dataset.videos),
         frames=tuple(frames),
         starts=divide(frames),
-        date=_now(),
-        command=" ".join(["attnact", *sys.argv[1:]]),
+        date=now(),
+        command=command(),
     )
-
-
-def _now() -> str:
-    """The time, or the one set for builds that must come out the same to the byte."""
-    seconds = float(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
 
 
 def _calibration_frames(dataset: Dataset, config: ExtractConfig) -> torch.Tensor:
@@ -239,16 +229,6 @@ def _calibration_frames(dataset: Dataset, config: ExtractConfig) -> torch.Tensor
     if not frames:
         raise DatasetError(f"{dataset.root}: none of the first videos decodes")
     return torch.from_numpy(np.stack(frames))
-
-
-def _check_disk(cache: Path, plan: Plan) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    needed, free = plan.bytes_in(plan.missing(cache)), shutil.disk_usage(cache.parent).free
-    if needed > free:
-        raise CacheError(
-            f"{cache.parent}: not enough disk, about {needed / 2**30:.1f} GiB needed and "
-            f"{free / 2**30:.1f} GiB free; make room or choose another --out"
-        )
 
 
 def _listing(dataset: Dataset) -> Listing:
@@ -267,9 +247,6 @@ def _listing(dataset: Dataset) -> Listing:
 
 
 def _provenance(extraction: Extraction, plan: Plan) -> dict[str, str]:
-    versions = {
-        name: version(name) for name in ("torch", "torchvision", "av", "h5py", "numpy", "pillow")
-    }
     return {
         **asdict(plan.settings),
         "weights_are_random": str(extraction.backbone.is_random).lower(),
@@ -277,6 +254,5 @@ def _provenance(extraction: Extraction, plan: Plan) -> dict[str, str]:
         "device": str(extraction.backbone.device),
         "date": plan.date,
         "command": plan.command,
-        "attnact": __version__,
-        **versions,
+        **versions("torch", "torchvision", "av", "h5py", "numpy", "pillow"),
     }

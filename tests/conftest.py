@@ -109,7 +109,7 @@ def make_cache() -> Callable[..., FeatureCache]:
         )
         shard_path(path, 0).parent.mkdir(parents=True)
         for shard, part in enumerate(np.array_split(i, 3)):
-            writer = ShardWriter.claim(shard_path(path, shard), "lz4")
+            writer = ShardWriter.claim(shard_path(path, shard), "lz4", cubes(0, 1).dtype)
             assert writer is not None
             for n in part.tolist():
                 writer.append(cubes(n, frames(n)))

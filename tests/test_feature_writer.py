@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path, PurePosixPath
 
 import h5py
@@ -117,6 +118,29 @@ def test_features_that_are_no_numbers_are_refused(shard, value):
     writer.abandon()
 
 
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_float32_is_kept_to_the_bit(shard, compression):
+    cubes = np.random.default_rng(0).normal(size=(6, *CUBE)).astype(np.float32)
+    cubes[:, 0, 0, :4] = [-0.0, 1e-45, 1 / 3, np.finfo(np.float32).max]
+    writer = ShardWriter.claim(shard, compression, np.float32)
+    writer.append(cubes[:4])
+    writer.append(cubes[4:])
+    writer.end_video(VideoRow(0))
+    writer.close()
+    with h5py.File(shard) as file:
+        assert file["features"].dtype == np.float32
+        assert file["features"][()].tobytes() == cubes.tobytes()
+        assert read_rows(file["videos"])[0].checksum == zlib.crc32(cubes.tobytes())
+
+
+@pytest.mark.parametrize(("shards", "given"), [("float16", "float32"), ("float32", "float16")])
+def test_cubes_of_another_dtype_are_not_rounded_silently(shard, shards, given):
+    writer = ShardWriter.claim(shard, "zstd", shards)
+    with pytest.raises(ValueError, match=f"takes {shards}, not {given}"):
+        writer.append(np.ones((1, *CUBE), given))
+    writer.abandon()
+
+
 def test_nothing_is_seen_before_close(shard):
     writer = claim(shard)
     add(writer, 0, 2)
@@ -157,6 +181,42 @@ def test_a_shard_that_hdf5_cannot_close_is_abandoned_all_the_same(shard, monkeyp
     with pytest.raises(ValueError, match="closed or abandoned before"):
         writer.close()
     writer._file.close()
+
+
+FULL = """
+import gc, resource, sys, numpy as np
+from pathlib import Path
+from attnact.errors import CacheError
+from attnact.feature_writer import ShardWriter
+from attnact.features import VideoRow
+from attnact.files import full_disk_told
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+writer = ShardWriter.claim(Path(sys.argv[1]), sys.argv[2])
+random = np.random.default_rng(0)
+try:
+    with full_disk_told(writer.path):
+        for _ in range(int(sys.argv[3])):
+            writer.append(random.random((3, 7, 7, 1024)).astype(np.float16))
+        writer.end_video(VideoRow(0))
+        writer.close()
+except CacheError as error:
+    print(error)
+    writer.abandon()
+del writer
+gc.collect()
+"""
+
+
+@pytest.mark.parametrize("compression", ["zstd", "none"])
+@pytest.mark.parametrize("blocks", [5, 60])
+def test_a_disk_that_fills_up_crashes_nothing(shard, compression, blocks):
+    """In place of a full disk, no file may grow beyond a MiB; 5 blocks only meet it in `close`."""
+    command = [sys.executable, "-c", FULL, str(shard), compression, str(blocks)]
+    root = Path(__file__).parents[1]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert result.stdout == f"{shard}: cannot be written (File too large)\n"
+    assert not result.stderr
+    assert names(shard.parent) == []
 
 
 def test_a_shard_has_one_writer(shard):
@@ -309,3 +369,12 @@ def test_an_index_over_nothing_but_failures(shard):
     assert list(cache.verify()) == []
     with h5py.File(cache.path) as file:
         assert file["features"].shape == (0, *CUBE)
+
+
+def test_shards_of_two_dtypes_make_no_cache(cache_path):
+    other = shard_path(cache_path, 2)
+    writer = ShardWriter.claim(other, "zstd", np.float32)
+    writer.close()
+    with pytest.raises(CacheError, match=r"small\.shards: shards of other features among them"):
+        write_index(cache_path, 3, listing(), {})
+    assert not cache_path.exists()

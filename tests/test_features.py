@@ -96,11 +96,26 @@ def test_all_frames_read_back(written):
     np.testing.assert_array_equal(FeatureCache(written).read(0, FRAMES), cubes_of(0, FRAMES))
 
 
+def test_a_float32_cache(make_cache, tmp_path):
+    def cubes(video: int, frames: int) -> Cubes:
+        return np.random.default_rng(video).normal(size=(frames, *CUBE)).astype(np.float32)
+
+    cache = make_cache(tmp_path / "exact.h5", videos=4, frames=lambda video: video + 1, cubes=cubes)
+    expected = np.concatenate([cubes(video, video + 1) for video in range(4)])
+    assert (cache.dtype, cache.read(0, 3).dtype) == (np.float32, np.float32)
+    assert cache.read(0, 10).tobytes() == expected.tobytes()
+    with h5py.File(cache.path) as file:
+        assert file["features"].dtype == np.float32
+        assert file["features"][()].tobytes() == expected.tobytes()
+    assert list(cache.verify()) == [None] * 4
+
+
 def test_videos_of_unequal_shards(written):
     cache = FeatureCache(written)
     assert cache.frame_counts.tolist() == [3, 2, 300, 1, 4]
     assert cache.first_frames.tolist() == [0, 3, 5, 305, 306]
     assert cache.frames == FRAMES
+    assert cache.dtype == np.float16
     assert cache.read(305, 1)[0, 1, 2, 3] == 306
     assert cache.disk_bytes() == sum(p.stat().st_size for p in written.parent.rglob("*.h5"))
 

@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from attnact import files
-from attnact.files import publish, write_text
+from attnact.errors import CacheError
+from attnact.files import check_disk, full_disk_told, publish, write_text
 
 
 def test_publish_gives_a_finished_file_its_name(tmp_path: Path) -> None:
@@ -65,3 +67,21 @@ def test_a_killed_process_leaves_no_file(tmp_path: Path) -> None:
     root = Path(__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", script, path], cwd=root).returncode == 9
     assert not path.exists()
+
+
+def test_a_full_disk_is_refused_and_the_folder_made(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: SimpleNamespace(free=3 << 30))
+    check_disk(tmp_path / "a" / "b", 3 << 30)
+    assert (tmp_path / "a" / "b").is_dir()
+    with pytest.raises(CacheError, match=r"b: not enough disk, about 4\.5 GiB needed and 3\.0 GiB"):
+        check_disk(tmp_path / "a" / "b", 4.5 * 2**30)
+
+
+def test_what_the_system_says_is_told_in_one_line() -> None:
+    full = r"^a\.h5: cannot be written \(No space left on device\)$"
+    with pytest.raises(CacheError, match=full), full_disk_told(Path("a.h5")):
+        raise OSError(28, "Driver write request failed\nand much more")
+    with pytest.raises(CacheError, match=full), full_disk_told(Path("a.h5")):
+        raise RuntimeError("Unable to flush\n, file descriptor = 4, errno = 28, error message")
+    with pytest.raises(OSError, match="no errno"), full_disk_told(Path("a.h5")):
+        raise OSError("no errno")

@@ -14,8 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     {"attnact"},
     {"attnact.errors", "attnact.vocabulary"},
-    {"attnact.files", "attnact.progress", "attnact.cli_options"},
+    {"attnact.files", "attnact.progress", "attnact.provenance", "attnact.cli_options"},
     {"attnact.features", "attnact.feature_writer", "attnact.attention", "attnact.layers"},
+    {"attnact.released_files", "attnact.released_import", "attnact.released_export"},
     {"attnact.model"},
     {"attnact.checkpoint", "attnact.released_model"},
     {"attnact.extract", "attnact.train"},  # and all that is in them

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -285,7 +286,7 @@ def test_the_plan_in_words(dataset, tmp_path):
 
 def test_a_full_disk_is_refused_before_work_begins(dataset, tmp_path, monkeypatch):
     full = SimpleNamespace(free=1000)
-    monkeypatch.setattr(pipeline.shutil, "disk_usage", lambda path: full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     monkeypatch.setattr(pipeline, "Readers", None)
     with pytest.raises(CacheError, match=r"not enough disk, about .* GiB needed"):
         extract(begin(dataset, tmp_path / "small.h5", compression="none"), ignore)

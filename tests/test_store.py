@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from attnact.errors import CacheError, RunError
-from attnact.features import FeatureCache, shard_path
+from attnact.features import CUBE, Cubes, FeatureCache, shard_path
 from attnact.train import store as module
 from attnact.train.clips import Clips, cut_clips
-from attnact.train.store import BYTES_PER_FRAME, batches, describe, open_store, videos_in
+from attnact.train.store import batches, bytes_of, describe, open_store, videos_in
 
 CPU = torch.device("cpu")
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif("not torch.cuda.is_available()"))]
@@ -41,6 +41,21 @@ def test_batches(cache: FeatureCache, place: Any, device: str, fps: float) -> No
         assert X.device.type == device
         assert np.array_equal(X.cpu().numpy(), features[clip.positions()[0]].astype(np.float32))
         assert np.array_equal(mask.cpu().numpy(), clip.mask()[0])
+
+
+@pytest.mark.parametrize("place", ["device", "host", "disk"])
+def test_batches_of_a_float32_cache_are_its_arrays(make_cache, tmp_path, place: Any) -> None:
+    def cubes(video: int, frames: int) -> Cubes:
+        return np.random.default_rng(video).normal(size=(frames, *CUBE)).astype(np.float32)
+
+    cache = make_cache(tmp_path / "x.h5", videos=3, frames=lambda _: 31, cubes=cubes)
+    store = open_store(cache, np.arange(3), place, CPU)
+    found = list(batches(store, cut(cache, [2, 0, 1]), np.array([3, 0, 5]), 2))
+    X = torch.cat([batch.X for batch in found]).numpy()
+    clips = [(0, 1), (2, 0), (1, 1)]  # the video and the first frame
+    expected = [cubes(video, 31).reshape(31, 49, 1024)[start:][:30] for video, start in clips]
+    assert X.tobytes() == np.stack(expected).tobytes()
+    assert bytes_of(cache, np.arange(2)) == 62 * 7 * 7 * 1024 * 4
 
 
 @pytest.mark.parametrize("place", ["host", "disk"])
@@ -114,4 +129,4 @@ def test_videos_in(make_cache, tmp_path) -> None:
 def test_describe(cache: FeatureCache) -> None:
     store = open_store(cache, np.arange(2), "disk", CPU)
     assert describe(cache, np.arange(2), store) == "63 frames, 0.01 GiB, features on disk"
-    assert BYTES_PER_FRAME == 7 * 7 * 1024 * 2
+    assert bytes_of(cache, np.arange(2)) == 63 * 7 * 7 * 1024 * 2

@@ -10,7 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from attnact.features import ROWS
+from attnact.features import LOCATIONS, ROWS
+from attnact.train.evaluate import MASS
 from attnact.train.grid import Grid
 from attnact.train.measures import Interval
 
@@ -23,11 +24,11 @@ def plot_sweep(path: Path, found: Grid, metric: str, title: str) -> None:
     figure.suptitle(title)
     panels = (
         (f"{metric} (%)", [[100 * v for v in row.values] for row in found.rows], None),
-        ("entropy of the maps (nats)", [row.entropy for row in found.rows], np.log(ROWS**2)),
+        ("entropy of the maps (nats)", [row.entropy for row in found.rows], np.log(LOCATIONS)),
         (
             "locations with 90 % of the attention (%)",
             [[100 * v for v in row.spread] for row in found.rows],
-            90,
+            100 * np.ceil(MASS * LOCATIONS) / LOCATIONS,
         ),
     )
     for axes, (label, values, everywhere) in zip(figure.subplots(1, 3), panels, strict=True):

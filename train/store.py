@@ -1,7 +1,7 @@
 """Where the features live while a model trains: on the device, in host memory, or on disk.
 
-All three give the same batches; `auto` takes the first that fits. Features stay float16 until the
-batch is on the device.
+All three give the same batches; `auto` takes the first that fits. Features stay as the cache has
+them, float16 but for imported ones, until the batch is on the device.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,8 +22,6 @@ from attnact.train.config import CLIP_FRAMES
 from attnact.vocabulary import Place, Split
 
 ROOM = 0.7  # of the free memory; the rest is for the model and for other programs
-
-BYTES_PER_FRAME = LOCATIONS * CHANNELS * 2
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class FeatureStore(Protocol):
     place: str
 
     def gather(self, clips: Clips) -> Tensor:
-        """Feature cubes (B, T, L, C), float16, wherever this store keeps them."""
+        """Feature cubes (B, T, L, C), of the cache's dtype, wherever this store keeps them."""
 
 
 def open_store(
@@ -58,9 +56,8 @@ def open_store(
     Raises:
         CacheError: a shard is missing or damaged.
     """
-    needed = int(cache.frame_counts[videos].sum()) * BYTES_PER_FRAME
     if place == "auto":
-        place = _choose(needed, device)
+        place = _choose(bytes_of(cache, videos), device)
     if place == "disk":
         return DiskStore(cache, device)
     kept = device if place == "device" else torch.device("cpu")
@@ -80,12 +77,17 @@ def videos_in(cache: FeatureCache, folds: Sequence[str]) -> Ints:
     return np.flatnonzero(used)
 
 
+def bytes_of(cache: FeatureCache, videos: Ints) -> int:
+    """What the features of these videos take in memory."""
+    frames = int(cache.frame_counts[videos].sum())
+    return frames * LOCATIONS * CHANNELS * cache.dtype.itemsize
+
+
 def describe(cache: FeatureCache, videos: Ints, store: FeatureStore) -> str:
     """One line for people: how much there is and where it lives."""
     frames = int(cache.frame_counts[videos].sum())
-    return (
-        f"{frames:,} frames, {frames * BYTES_PER_FRAME / 2**30:.2f} GiB, features on {store.place}"
-    )
+    gibibytes = bytes_of(cache, videos) / 2**30
+    return f"{frames:,} frames, {gibibytes:.2f} GiB, features on {store.place}"
 
 
 class MemoryStore:
@@ -101,9 +103,9 @@ class MemoryStore:
         # Position in the cache -> position here, as an offset for each video.
         self._offset = np.zeros(len(cache.rows), np.int64)
         self._offset[videos] = starts[:-1] - cache.first_frames[videos]
-        self._features = torch.empty(
-            (int(starts[-1]), LOCATIONS, CHANNELS), dtype=torch.float16, device=kept
-        )
+        dtype = torch.from_numpy(np.empty(0, cache.dtype)).dtype
+        shape = (int(starts[-1]), LOCATIONS, CHANNELS)
+        self._features = torch.empty(shape, dtype=dtype, device=kept)
         with progress("loading features", len(videos), "videos") as advance:
             for video, start, count in zip(videos, starts, counts, strict=False):
                 self._load(cache, int(cache.first_frames[video]), int(start), int(count))
@@ -118,7 +120,7 @@ class MemoryStore:
             self._features[start + i : start + i + n].copy_(torch.from_numpy(cubes))
 
     def gather(self, clips: Clips) -> Tensor:
-        """Feature cubes (B, T, L, C), float16, where the features are kept."""
+        """Feature cubes (B, T, L, C), of the cache's dtype, where the features are kept."""
         positions = clips.positions() + self._offset[clips.video][:, None]
         index = torch.from_numpy(positions.ravel()).to(self._features.device)
         cubes = self._features.index_select(0, index)
@@ -133,8 +135,8 @@ class DiskStore:
         self._cache = FeatureCache(cache.path)  # its own files: it reads in another thread
 
     def gather(self, clips: Clips) -> Tensor:
-        """Feature cubes (B, T, L, C), float16, in host memory."""
-        out = np.empty((len(clips), CLIP_FRAMES, LOCATIONS, CHANNELS), np.float16)
+        """Feature cubes (B, T, L, C), of the cache's dtype, in host memory."""
+        out = np.empty((len(clips), CLIP_FRAMES, LOCATIONS, CHANNELS), self._cache.dtype)
         for row, positions in zip(out, clips.positions(), strict=True):
             first = int(positions[0])
             run = self._cache.read(first, int(positions[-1]) - first + 1)

@@ -1,4 +1,4 @@
-"""What is in a feature cache: cache info, cache verify."""
+"""What is in a feature cache: cache info, cache verify, and the released code's files."""
 
 import sys
 from pathlib import Path
@@ -7,11 +7,20 @@ import click
 
 from attnact.cli_options import FilePath
 from attnact.commands.opening import find_cache
+from attnact.vocabulary import ORDERS, VALIDS, Order, Split, Valid
+
+IN_ORDER = click.option(
+    "--order",
+    type=click.Choice(ORDERS),
+    default=ORDERS[0],
+    show_default=True,
+    help="Of a row's values: fortran as MATLAB made the released files, c as numpy writes cubes.",
+)
 
 
 @click.group()
 def cache() -> None:
-    """Look into a feature cache, or check every byte of it."""
+    """Look into a feature cache, check every byte of it, exchange it with the released code."""
 
 
 @cache.command()
@@ -50,6 +59,52 @@ def verify(cache: Path | None) -> None:
         click.echo(f"attnact: {problem}", err=True)
     click.echo(f"{found.path}: {len(problems)} of {len(found.paths)} videos damaged")
     sys.exit(1 if problems else 0)
+
+
+@cache.command()
+@click.argument("folder", metavar="DIR", type=FilePath)
+@IN_ORDER
+@click.option("--out", type=FilePath, help="Cache to write.  [default: features/NAME.h5]")
+@click.option("--name", help="Of the data set, such as hmdb51.  [default: that of DIR]")
+def import_released(folder: Path, order: Order, out: Path | None, name: str | None) -> None:
+    """Make a cache of feature files of the released Theano code.
+
+    DIR holds train_features.h5, train_framenum.txt, train_filename.txt and train_labels.txt, the
+    same for test, and perhaps for valid. The cache holds float32, to the bit; its one fold trains
+    on train and tests on test. Killed at any moment, the same command goes on.
+    """
+    from attnact.released_import import import_released as make
+
+    name = name or folder.resolve().name
+    made = make(folder, out or Path("features", f"{name}.h5"), name, order)
+    unused = int((made.folds["1"] == Split.UNUSED).sum())
+    click.echo(f"{made.path}: {len(made.paths)} videos, {made.frames:,} frames")
+    click.echo(f"  {unused} valid videos are on neither side of fold 1; every video is a group")
+
+
+@cache.command()
+@click.argument("cache", type=FilePath)
+@click.argument("folder", metavar="DIR", type=FilePath)
+@IN_ORDER
+@click.option("--fold", help="Which videos are train and test.  [default: the cache's first]")
+@click.option(
+    "--valid",
+    type=click.Choice(VALIDS),
+    help="Also write valid files: the test videos again, or those that the fold does not use.",
+)
+def export_released(
+    cache: Path, folder: Path, order: Order, fold: str | None, valid: Valid | None
+) -> None:
+    """Write the feature files that the released Theano code reads, from a cache into DIR.
+
+    Its UCF-11 and Hollywood2 readers also want valid files, which are written with --valid alone;
+    for HMDB-51 it takes the test files in their place. A frame takes 196 KiB.
+    """
+    from attnact.released_export import export_released as write
+
+    written = write(find_cache(cache), folder, order, fold, valid)
+    counts = ", ".join(f"{count} videos in {part}" for part, count in written.items())
+    click.echo(f"{folder}: {counts}")
 
 
 COMMANDS: tuple[click.Command, ...] = (cache,)

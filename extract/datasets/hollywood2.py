@@ -9,6 +9,7 @@ from pathlib import Path
 from attnact.errors import DatasetError
 from attnact.extract.datasets.base import Archive, Dataset, DatasetInfo, Video
 from attnact.extract.datasets.disk import find_home, incomplete, path_below, some
+from attnact.vocabulary import HOLLYWOOD2_CLASSES as CLASSES
 from attnact.vocabulary import Split
 
 # Where and what the archive is: from the README that its authors give with it.
@@ -30,20 +31,6 @@ INFO = DatasetInfo(
     layout="AVIClips/<clip>.avi with ClipSets/<action>_<train or test>.txt",
 )
 
-CLASSES = (
-    "AnswerPhone",
-    "DriveCar",
-    "Eat",
-    "FightPerson",
-    "GetOutCar",
-    "HandShake",
-    "HugPerson",
-    "Kiss",
-    "Run",
-    "SitDown",
-    "SitUp",
-    "StandUp",
-)
 OFFICIAL_COUNTS = {"train": 823, "test": 884}
 SIDES = {"train": Split.TRAIN, "test": Split.TEST}
 

@@ -1,0 +1,25 @@
+"""When, how and with what a cache was made, as its provenance says it."""
+
+import os
+import sys
+import time
+from datetime import datetime, timezone
+from importlib.metadata import version
+
+from attnact import __version__
+
+
+def now() -> str:
+    """The time, or the one set for builds that must come out the same to the byte."""
+    seconds = float(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
+
+
+def command() -> str:
+    """What the user typed."""
+    return " ".join(["attnact", *sys.argv[1:]])
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of attnact and of these packages."""
+    return {"attnact": __version__, **{name: version(name) for name in packages}}
