@@ -1,12 +1,13 @@
 """Fixtures that more than one test module needs."""
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from made_released import TEST, TRAIN
 
 from attnact.feature_writer import Listing, ShardWriter, write_index
 from attnact.features import CUBE, Cubes, FeatureCache, VideoRow, shard_path
@@ -130,3 +131,21 @@ def cache(make_cache, tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
 def multi_label_cache(make_cache, tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
     """Twelve videos, one or two classes each."""
     return make_cache(tmp_path_factory.mktemp("cache") / "multi.h5", multi_label=True)
+
+
+@pytest.fixture
+def released(tmp_path: Path) -> Path:
+    """Files of the released code: three training videos and two test videos, of two classes."""
+    TRAIN.write(tmp_path / "released", "train")
+    TEST.write(tmp_path / "released", "test")
+    return tmp_path / "released"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def small_blocks() -> Iterator[None]:
+    """The released code's files are read and written in blocks of a few frames."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("attnact.released.importing.BLOCK", 2)
+        patch.setattr("attnact.released.importing.SHARD_FRAMES", 4)
+        patch.setattr("attnact.released.exporting.BLOCK", 2)
+        yield

@@ -13,12 +13,12 @@ ROOT = Path(__file__).resolve().parents[1]
 # the order is checked to have no circle.
 FLOORS = [
     {"attnact"},
-    {"attnact.errors", "attnact.vocabulary"},
+    {"attnact.errors", "attnact.vocabulary", "attnact.released"},
     {"attnact.files", "attnact.progress", "attnact.provenance", "attnact.cli_options"},
     {"attnact.features", "attnact.feature_writer", "attnact.attention", "attnact.layers"},
-    {"attnact.released_files", "attnact.released_import", "attnact.released_export"},
+    {"attnact.released.files", "attnact.released.importing", "attnact.released.exporting"},
     {"attnact.model"},
-    {"attnact.checkpoint", "attnact.released_model"},
+    {"attnact.checkpoint", "attnact.released.model"},
     {"attnact.extract", "attnact.train"},  # and all that is in them
     {"attnact.motion"},
     {"attnact.attend", "attnact.demo", "attnact.study"},

@@ -11,7 +11,7 @@ from attnact.attention import attention_penalty
 from attnact.checkpoint import load_checkpoint
 from attnact.errors import RunError
 from attnact.model import build_model
-from attnact.released_model import load_released_model, released_shape, released_weights
+from attnact.released.model import load_released_model, released_shape, released_weights
 from attnact.train.imported import import_run
 from attnact.train.loss import clip_loss
 from attnact.train.optimizer import ReleasedAdam

@@ -73,7 +73,7 @@ def import_released(folder: Path, order: Order, out: Path | None, name: str | No
     same for test, and perhaps for valid. The cache holds float32, to the bit; its one fold trains
     on train and tests on test. Killed at any moment, the same command goes on.
     """
-    from attnact.released_import import import_released as make
+    from attnact.released.importing import import_released as make
 
     name = name or folder.resolve().name
     made = make(folder, out or Path("features", f"{name}.h5"), name, order)
@@ -100,7 +100,7 @@ def export_released(
     Its UCF-11 and Hollywood2 readers also want valid files, which are written with --valid alone;
     for HMDB-51 it takes the test files in their place. A frame takes 196 KiB.
     """
-    from attnact.released_export import export_released as write
+    from attnact.released.exporting import export_released as write
 
     written = write(find_cache(cache), folder, order, fold, valid)
     counts = ", ".join(f"{count} videos in {part}" for part, count in written.items())

@@ -20,7 +20,7 @@ from attnact.features import DAMAGE, Cubes, FeatureCache, VideoRow, shard_path
 from attnact.files import check_disk, full_disk_told, write_text
 from attnact.progress import Advance, progress
 from attnact.provenance import command, now, versions
-from attnact.released_files import (
+from attnact.released.files import (
     Label,
     Part,
     class_names,
@@ -63,7 +63,7 @@ def import_released(folder: Path, cache: Path, name: str, order: Order) -> Featu
         folder: holds train_features.h5 and the rest; the valid files may be missing.
         cache: the index to write, such as features/hmdb51.h5.
         name: of the data set.
-        order: of the values in a row; see `released_files`.
+        order: of the values in a row; see `released.files`.
 
     Raises:
         CacheError: files are missing, wrong or at odds, a feature is not finite, the disk has no

@@ -16,7 +16,7 @@ from attnact.feature_writer import discard
 from attnact.features import FeatureCache
 from attnact.files import check_disk, full_disk_told, publish, write_text
 from attnact.progress import Advance, progress
-from attnact.released_files import ROW_BYTES, WIDTH, part_files, to_rows
+from attnact.released.files import ROW_BYTES, WIDTH, part_files, to_rows
 from attnact.vocabulary import Order, Split, Valid
 
 BLOCK = 128  # frames at once: 25 MB
@@ -36,7 +36,7 @@ def export_released(
     Args:
         cache: whose features are float16 or float32.
         folder: to write into, made if missing.
-        order: of the values in a row; see `released_files`.
+        order: of the values in a row; see `released.files`.
         fold: which videos are train and which test; None for the cache's first.
         valid: "test" repeats the test videos, by which the HMDB-51 code chooses its epoch;
             "unused" takes those on neither side: the valid videos of an imported cache.
