@@ -58,7 +58,7 @@ class ContextAttention(nn.Module):
 
 
 def attention_penalty(maps: Tensor, mask: Tensor, form: PenaltyForm) -> Tensor:
-    """How unevenly the locations were looked at over a clip, (B,): eq. 6's Σ_i (1 − Σ_t l_ti)².
+    """How unevenly the locations were looked at over a clip, (B,): eq. 7's Σ_i (1 − Σ_t l_ti)².
 
     The released code takes the mean over the locations instead of the sum, so that the same λ is
     49 times weaker there.

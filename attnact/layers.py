@@ -26,7 +26,7 @@ class Dropout(nn.Module):
 
 
 class StartState(nn.Module):
-    """The state before the first frame: tanh(affine(mean feature cube)), eq. 5, a pair a layer.
+    """The state before the first frame: tanh(affine(mean feature cube)), eq. 6, a pair a layer.
 
     With `depth` > 1 further affine layers with ReLU and dropout come first, as `n_layers_init` of
     the released code has them.

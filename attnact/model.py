@@ -59,8 +59,8 @@ class AttentionLSTM(Model):
     """Looks at each frame once, where its last state tells it to (section 3).
 
     The state starts from the mean feature cube; at each step the top layer's state makes the
-    attention map, the map's glimpse Σ_i l_ti X_ti feeds the stacked LSTM, and a tanh head reads
-    the classes from the top layer.
+    attention map, the map's glimpse Σ_i l_ti X_ti (eq. 5) feeds the stacked LSTM, and a tanh head
+    reads the classes from the top layer.
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -1,4 +1,4 @@
-"""The loss of a clip: eq. 6, but for weight decay, which the optimiser adds."""
+"""The loss of a clip: eq. 7, but for weight decay, which the optimiser adds."""
 
 from typing import NamedTuple
 
