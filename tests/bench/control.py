@@ -4,10 +4,10 @@
     attnact table1 features/control.h5 --attention context ...
     python -m tests.bench.control found runs/control/table1
 
-In every frame each of the seven classes is shown at seven of the 49 locations; one location is
-marked, at random in each frame, and shows the class of the video. The mean and the maximum over
-the locations are therefore the same for every class but for noise, and no single location tells
-anything: only who finds the mark can do better than one in seven.
+In every frame each of the seven classes is shown at one of the 49 locations, drawn anew for each
+frame; the one that shows the class of the video is marked. The mean and the maximum over the
+locations are therefore the same for every class but for noise, and no location tells anything by
+itself: only who finds the mark can do better than one in seven.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 
 from attnact.checkpoint import load_checkpoint
 from attnact.feature_writer import Listing, ShardWriter, write_index
-from attnact.features import CUBE, LOCATIONS, Cubes, FeatureCache, VideoRow, shard_path
+from attnact.features import CUBE, LOCATIONS, Cubes, VideoRow, shard_path
 from attnact.train.clips import scored_clips
 from attnact.train.evaluate import read_predictions
 from attnact.train.looks import frame_maps
@@ -29,7 +29,7 @@ from attnact.vocabulary import Split
 
 CLASSES, VIDEOS, TESTED, FRAMES = 7, 18, 6, 30  # videos of each class, and how many of them test
 WIDTH = 32  # channels of the mark, and of each class
-LIGHT = 4.0  # what the mark and the class add to theirs; the noise has a mean of 0.1
+LIGHT = 8.0  # what the mark and the class add to theirs; the noise has a mean of 0.1
 PROVENANCE = {"backbone": "none", "weights": "none: made features", "weights_are_random": "false"}
 
 
@@ -72,7 +72,7 @@ def found(folder: Path) -> None:
         looks = frame_maps(cache, load_checkpoint(run.model).model, store, clips, 16)
         on, hits = [], []
         for video, (frames, maps) in zip(np.unique(videos).tolist(), looks, strict=True):
-            mark = marks(video)[frames]
+            mark = places(video)[frames, cache.labels[video]]
             on.append(maps[np.arange(len(frames)), mark].mean())
             hits.append((maps.argmax(1) == mark).mean())
         click.echo(
@@ -81,22 +81,20 @@ def found(folder: Path) -> None:
         )
 
 
-def marks(video: int) -> npt.NDArray[np.int64]:
-    """The marked location of each frame, (T,)."""
-    return np.random.default_rng([video, 0]).integers(LOCATIONS, size=FRAMES)
+def places(video: int) -> npt.NDArray[np.int64]:
+    """The location that shows each class in each frame, (T, classes)."""
+    random = np.random.default_rng([video, 0])
+    return np.stack([random.permutation(LOCATIONS)[:CLASSES] for _ in range(FRAMES)])
 
 
 def cubes(video: int, label: int) -> Cubes:
     """The feature cubes of a video, (T, 7, 7, 1024): noise, the classes, and the mark."""
     random = np.random.default_rng([video, 1])
     X = random.exponential(0.1, (FRAMES, LOCATIONS, CUBE[2])).astype(np.float16)
-    for t, mark in enumerate(marks(video)):
-        others = np.repeat(np.arange(CLASSES), LOCATIONS // CLASSES).tolist()
-        others.remove(label)
-        shown = np.insert(random.permutation(others), mark, label)
-        for location, k in enumerate(shown):
-            X[t, location, WIDTH * (1 + k) : WIDTH * (2 + k)] += LIGHT
-        X[t, mark, :WIDTH] += LIGHT
+    frames = np.arange(FRAMES)
+    for k, shown in enumerate(places(video).T):
+        X[frames, shown, WIDTH * (1 + k) : WIDTH * (2 + k)] += LIGHT
+    X[frames, places(video)[:, label], :WIDTH] += LIGHT
     return X.reshape(FRAMES, *CUBE)
 
 
