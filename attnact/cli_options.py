@@ -3,6 +3,7 @@
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -45,13 +46,17 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 def choices(
     text: str, kind: Callable[[str], Value], everything: Sequence[Value] = ()
 ) -> list[Value]:
-    """`0,1,10` → [0, 1, 10], and `all` → everything.
+    """`0,1,10` → [0, 1, 10]; `all` → everything; `leave-*` → what of everything begins so.
 
     Raises:
         ValueError: an item is not of the kind, or not one of everything, or is there twice.
     """
     if text == "all" and everything:
         return list(everything)
+    if "*" in text and everything:
+        found = [value for value in everything if fnmatchcase(str(value), text)]
+        if found:
+            return found
     try:
         values = [kind(part.strip()) for part in text.split(",")]
     except ValueError:

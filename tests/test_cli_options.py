@@ -118,3 +118,10 @@ def test_choices_from_all() -> None:
 def test_wrong_choices(text: str, kind: Any, everything: Any, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         choices(text, kind, everything)
+
+
+def test_choices_that_begin_alike() -> None:
+    folds = ["1", "leave-01", "leave-02"]
+    assert choices("leave-*", str, folds) == ["leave-01", "leave-02"]
+    with pytest.raises(ValueError, match=r"no 'x\*' here; choose from 1, leave-01"):
+        choices("x*", str, folds)

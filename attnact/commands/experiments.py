@@ -20,7 +20,7 @@ def grid_options(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
         click.argument("cache", type=FilePath, required=False),
         click.option("--name", default=name, show_default=True, help="Folder in runs/CACHE."),
         click.option("--seeds", default="0", show_default=True, help="As in 0,1,2."),
-        click.option("--folds", help="As in 1,2,3, or `all`.  [default: the cache's first]"),
+        click.option("--folds", help="1,2,3, or `all`, or `leave-*`.  [default: the first]"),
         click.option("--features-in", type=click.Choice(PLACES), default="auto", show_default=True),
         click.option("--device", help="As torch names it.  [default: the GPU if there is one]"),
     )
