@@ -29,7 +29,7 @@ from attnact.vocabulary import Split
 
 CLASSES, VIDEOS, TESTED, FRAMES = 7, 18, 6, 30  # videos of each class, and how many of them test
 WIDTH = 32  # channels of the mark, and of each class
-LIGHT = 8.0  # what the mark and the class add to theirs; the noise has a mean of 0.1
+LIGHT = 1.0  # what the mark and the class add to their channels; the noise has a mean of 0.1
 PROVENANCE = {"backbone": "none", "weights": "none: made features", "weights_are_random": "false"}
 
 
@@ -92,8 +92,8 @@ def cubes(video: int, label: int) -> Cubes:
     random = np.random.default_rng([video, 1])
     X = random.exponential(0.1, (FRAMES, LOCATIONS, CUBE[2])).astype(np.float16)
     frames = np.arange(FRAMES)
-    for k, shown in enumerate(places(video).T):
-        X[frames, shown, WIDTH * (1 + k) : WIDTH * (2 + k)] += LIGHT
+    for k, location in enumerate(places(video).T):
+        X[frames, location, WIDTH * (1 + k) : WIDTH * (2 + k)] += LIGHT
     X[frames, places(video)[:, label], :WIDTH] += LIGHT
     return X.reshape(FRAMES, *CUBE)
 
