@@ -117,8 +117,4 @@ def _show_result(folder: Path, result: dict[str, Any]) -> None:
         click.echo("the features are of random weights, so the figure says little", err=True)
 
 
-COMMANDS: tuple[click.Command, ...] = (
-    train,
-    evaluate,
-    visualize,
-)
+COMMANDS: tuple[click.Command, ...] = (train, evaluate, visualize, import_released_model)
