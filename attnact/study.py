@@ -13,7 +13,7 @@ from attnact.checkpoint import load_checkpoint
 from attnact.errors import RunError, VideoError
 from attnact.features import FeatureCache
 from attnact.files import write_text
-from attnact.motion import motion_maps
+from attnact.motion import motion_maps, resize_of
 from attnact.progress import progress
 from attnact.train.by_video import row_videos
 from attnact.train.clips import Ints, scored_clips
@@ -82,7 +82,7 @@ def read_motion(cache: FeatureCache, videos: Ints) -> list[Maps]:
         for video in videos.tolist():
             path = cache.root / cache.paths[video]
             try:
-                maps = motion_maps(path, how=cache.provenance["resize"])  # type: ignore[arg-type]
+                maps = motion_maps(path, how=resize_of(cache))
             except VideoError as error:
                 raise RunError(f"{error}; the study reads the videos again") from error
             if len(maps) != cache.rows[video].frames:
