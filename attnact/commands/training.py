@@ -61,7 +61,7 @@ def train(
 @click.option("--features-in", type=click.Choice(PLACES), default="auto", show_default=True)
 @click.option("--device", help="As torch names it.  [default: the GPU if there is one]")
 def evaluate(run: Path, features_in: str, device: str | None) -> None:
-    """Score the test videos of a run as the paper does; write the scores and a breakdown.
+    """Score the test videos of a run again; write the scores and a breakdown.
 
     Writes predictions.csv, and confusion.csv and .png or average_precision.csv, into the run.
     """
