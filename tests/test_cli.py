@@ -55,6 +55,14 @@ def test_several_caches_must_be_told_apart(make_cache, tmp_path, monkeypatch):
     assert CliRunner().invoke(cli.main, ["cache", "info", "b"]).exit_code == 0
 
 
+def test_videos_without_a_frame_rate_are_told(make_cache, tmp_path, monkeypatch):
+    make_cache(tmp_path / "features" / "a.h5", videos=6, rate=lambda video: 25.0 * (video > 1))
+    make_cache(tmp_path / "features" / "b.h5", videos=6)
+    monkeypatch.chdir(tmp_path)
+    told = [CliRunner().invoke(cli.main, ["cache", "info", name]).stdout for name in "ab"]
+    assert ["2 without a frame rate" in text for text in told] == [True, False]
+
+
 @pytest.mark.parametrize("module", [caches, experiments, extraction, training])
 def test_every_command_that_is_written_can_be_typed(module):
     commands = [it for it in vars(module).values() if isinstance(it, click.Command)]
