@@ -10,11 +10,13 @@ import torch
 
 from attnact.checkpoint import Checkpoint, load_checkpoint
 from attnact.errors import RunError
-from attnact.extract.video import read_frames
+from attnact.extract.video import read_frames, seen_part
 from attnact.features import CHANNELS, LOCATIONS, FeatureCache
+from attnact.motion import resize_of
 from attnact.train import plots, runs
-from attnact.train.clips import scored_clips
+from attnact.train.clips import Ints, scored_clips
 from attnact.train.config import CLIP_FRAMES
+from attnact.train.evaluate import last_steps, masked_steps
 from attnact.train.loop import fold_videos
 from attnact.vocabulary import Split
 
@@ -30,7 +32,8 @@ def attention_strips(run_folder: Path, paths: Sequence[str], out: Path) -> list[
         out: folder for the pictures.
 
     Raises:
-        RunError: the cache has no such video, or the model no attention.
+        RunError: the cache has no such video, the model no attention, or a video fewer frames
+            than it had.
         VideoError: the video file is missing or broken.
     """
     run = runs.open_run(run_folder)
@@ -64,10 +67,14 @@ def _strip(
     frames_there = int(clip.frames[0])
     steps = np.linspace(0, frames_there - 1, min(SHOWN, frames_there)).round().astype(int)
     wanted = positions[steps] - cache.first_frames[video]
-    source = cache.root / cache.paths[video]
+    source, how = cache.root / cache.paths[video], resize_of(cache)
     read = islice(read_frames(source), int(wanted[-1]) + 1)
-    frames = [frame for i, frame in enumerate(read) if i in set(wanted.tolist())]
-    guess = checkpoint.classes[int(_probabilities(scores, checkpoint).mean(1).argmax())]
+    frames = [seen_part(frame, how) for i, frame in enumerate(read) if i in set(wanted.tolist())]
+    if len(frames) < len(wanted):
+        raise RunError(f"{source}: changed since its features were made")
+    scored = last_steps(torch.from_numpy(clip.mask()), run.config.scored_steps)
+    mean = masked_steps(_probabilities(scores, checkpoint), scored)
+    guess = checkpoint.classes[int(mean.argmax())]
     title = f"{cache.paths[video]}: {_label(cache, video)}, taken for {guess}"
     if cache.provenance["weights_are_random"] == "true":
         title += " (features of random weights)"
@@ -87,8 +94,8 @@ def _label(cache: FeatureCache, video: int) -> str:
     return ", ".join(cache.classes[n] for n in true)
 
 
-def _one_a_class(cache: FeatureCache, videos: np.ndarray) -> list[int]:
-    first: dict[str, int] = {}
-    for video in videos.tolist():
-        first.setdefault(_label(cache, video), video)
-    return list(first.values())
+def _one_a_class(cache: FeatureCache, videos: Ints) -> list[int]:
+    """The first video of each class; one where several classes hold stands for each of them."""
+    labels = cache.labels[videos]
+    holds = labels.T > 0 if cache.multi_label else np.arange(len(cache.classes))[:, None] == labels
+    return list(dict.fromkeys(int(videos[row.argmax()]) for row in holds if row.any()))

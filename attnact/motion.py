@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attnact.extract.video import FRAME_SIDE, Frame, read_frames, resize
-from attnact.features import LOCATIONS, ROWS
+from attnact.features import LOCATIONS, ROWS, FeatureCache
 from attnact.vocabulary import Resize
 
 CELL = FRAME_SIDE // ROWS  # pixels of the frame, in height and in width, to a location
@@ -33,6 +33,14 @@ def motion_maps(path: Path, how: Resize = "squash") -> npt.NDArray[np.float32]:
         maps.append(_difference(now, now if before is None else before))
         before = now
     return np.stack(maps)
+
+
+def resize_of(cache: FeatureCache) -> Resize:
+    """How the frames of a cache were resized.
+
+    Files of the released code do not say it; the script that made them crops (its issue 6).
+    """
+    return "squash" if cache.provenance["resize"] == "squash" else "crop"
 
 
 def _difference(a: Frame, b: Frame) -> npt.NDArray[np.float32]:

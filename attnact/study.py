@@ -13,7 +13,7 @@ from attnact.checkpoint import load_checkpoint
 from attnact.errors import RunError, VideoError
 from attnact.features import FeatureCache
 from attnact.files import write_text
-from attnact.motion import motion_maps
+from attnact.motion import motion_maps, resize_of
 from attnact.progress import progress
 from attnact.train.by_video import row_videos
 from attnact.train.clips import Ints, scored_clips
@@ -32,8 +32,8 @@ from attnact.train.study import (
     what_does_lambda_do,
     where_does_it_look,
 )
-from attnact.train.table1 import ATTENTION, BOOTSTRAP, departures
-from attnact.train.tables import about, markdown
+from attnact.train.table1 import ATTENTION, context, how_sure
+from attnact.train.tables import markdown
 from attnact.vocabulary import Split
 
 
@@ -66,7 +66,8 @@ def write_study(
     ]
     for answer in answers:
         write_csv(out / f"{answer.file}.csv", answer.table)
-    page = _page(answers, f"{about(cache, config, folds)} {departures(cache, config)} {BOOTSTRAP}")
+    sure = how_sure(found, cache, folds)
+    page = _page(answers, f"{context(cache, config, folds)} {sure}")
     write_text(out / "study.md", page)
     return f"{page}\n{out / 'study.md'}"
 
@@ -82,7 +83,7 @@ def read_motion(cache: FeatureCache, videos: Ints) -> list[Maps]:
         for video in videos.tolist():
             path = cache.root / cache.paths[video]
             try:
-                maps = motion_maps(path, how=cache.provenance["resize"])  # type: ignore[arg-type]
+                maps = motion_maps(path, how=resize_of(cache))
             except VideoError as error:
                 raise RunError(f"{error}; the study reads the videos again") from error
             if len(maps) != cache.rows[video].frames:
@@ -118,8 +119,8 @@ def _looks(
     return [found[video] for video in every.tolist()]
 
 
-def _page(answers: Sequence[Answer], context: str) -> str:
-    parts = ["# Five questions\n", f"{context}\n"]
+def _page(answers: Sequence[Answer], opening: str) -> str:
+    parts = ["# Five questions\n", f"{opening}\n"]
     for number, answer in enumerate(answers, 1):
         parts += [
             f"## {number}. {answer.question}\n",

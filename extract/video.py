@@ -22,6 +22,7 @@ from attnact.errors import VideoError
 from attnact.vocabulary import Decoder, Resize
 
 FRAME_SIDE = 224  # pixels, the side of the frame that GoogLeNet sees
+UNCROPPED_SIDE = 256  # of the frame whose centre it sees, where it is cropped
 Frame = npt.NDArray[np.uint8]  # (height, width, 3), RGB
 
 # A file is truncated when it decodes to less than this share of the frames its header promises.
@@ -84,10 +85,20 @@ def resize(frame: Frame, how: Resize) -> Frame:
     if how == "squash":
         image = image.resize((FRAME_SIDE, FRAME_SIDE), Image.Resampling.BILINEAR)
     else:
-        margin = (256 - FRAME_SIDE) // 2
-        image = image.resize((256, 256), Image.Resampling.BILINEAR)
+        margin = (UNCROPPED_SIDE - FRAME_SIDE) // 2
+        image = image.resize((UNCROPPED_SIDE, UNCROPPED_SIDE), Image.Resampling.BILINEAR)
         image = image.crop((margin, margin, margin + FRAME_SIDE, margin + FRAME_SIDE))
     return np.asarray(image)
+
+
+def seen_part(frame: Frame, how: Resize) -> Frame:
+    """What of a frame the backbone sees, in the frame's own pixels."""
+    if how == "squash":
+        return frame
+    height, width = frame.shape[:2]
+    unseen = (1 - FRAME_SIDE / UNCROPPED_SIDE) / 2  # on each side
+    top, left = round(unseen * height), round(unseen * width)
+    return frame[top : height - top, left : width - left]
 
 
 def decord_reads(path: Path) -> bool:

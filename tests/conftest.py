@@ -64,7 +64,12 @@ def make_clip(ffmpeg) -> Callable[..., Path]:
 
 CLASSES = ["dive", "jump", "run"]
 FRAMES = [33, 30, 31, 12]  # of the videos in turn; the last is shorter than a clip
-PROVENANCE = {"backbone": "googlenet", "weights": "random (seed 0)", "weights_are_random": "true"}
+PROVENANCE = {
+    "backbone": "googlenet",
+    "weights": "random (seed 0)",
+    "weights_are_random": "true",
+    "resize": "squash",
+}
 
 
 def cubes_of(video: int, frames: int) -> Cubes:

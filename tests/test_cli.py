@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from attnact import __version__, cli
+from attnact.commands import caches, experiments, extraction, training
 from attnact.errors import VideoError
 from attnact.extract.datasets import DATASETS
 from attnact.train import runs
@@ -49,6 +51,23 @@ def test_several_caches_must_be_told_apart(make_cache, tmp_path, monkeypatch):
     result = CliRunner().invoke(cli.main, ["cache", "info"])
     assert (result.exit_code, "name one of a, b" in result.stderr) == (1, True)
     assert CliRunner().invoke(cli.main, ["cache", "info", "b"]).exit_code == 0
+    Path("b").mkdir()  # such as the folder that holds the videos
+    assert CliRunner().invoke(cli.main, ["cache", "info", "b"]).exit_code == 0
+
+
+def test_videos_without_a_frame_rate_are_told(make_cache, tmp_path, monkeypatch):
+    make_cache(tmp_path / "features" / "a.h5", videos=6, rate=lambda video: 25.0 * (video > 1))
+    make_cache(tmp_path / "features" / "b.h5", videos=6)
+    monkeypatch.chdir(tmp_path)
+    told = [CliRunner().invoke(cli.main, ["cache", "info", name]).stdout for name in "ab"]
+    assert ["2 without a frame rate" in text for text in told] == [True, False]
+
+
+@pytest.mark.parametrize("module", [caches, experiments, extraction, training])
+def test_every_command_that_is_written_can_be_typed(module):
+    commands = [it for it in vars(module).values() if isinstance(it, click.Command)]
+    typed = [*cli.main.commands.values(), *caches.cache.commands.values()]
+    assert [it.name for it in commands if it not in typed] == []
 
 
 def test_bad_choices_for_a_run_are_usage_errors(make_cache, tmp_path, monkeypatch):

@@ -114,6 +114,19 @@ def test_mean_over_steps_clips_and_videos(name: str, form: Any, request: Any) ->
         assert found.tolist() == pytest.approx(of_videos, rel=1e-5)
 
 
+def test_scores_that_are_no_numbers(cache: FeatureCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their best class would be the first, and its share of the videos the accuracy."""
+    right = FirstFrame.forward
+
+    def broken(self: Any, X: Any, mask: Any) -> Any:
+        scores, maps = right(self, X, mask)
+        return scores * torch.nan, maps
+
+    monkeypatch.setattr(FirstFrame, "forward", broken)
+    with pytest.raises(RunError, match="the scores are not numbers"):
+        score(cache)
+
+
 def test_majority_vote(make_cache, tmp_path: Path) -> None:
     cache = make_cache(tmp_path / "x.h5", frames=lambda video: 35)  # 6 clips a video
     scored = score(cache, replace(CONFIG, vote="majority"))

@@ -171,6 +171,8 @@ def test_hold_out(seed: int, share: float) -> None:
 def test_hold_out_of_one_group() -> None:
     with pytest.raises(RunError, match="of one group: none can be held out; --no-validation"):
         hold_out(np.arange(3), ["a"] * 3, TrainConfig())
+    with pytest.raises(RunError, match=r"--validation 0\.9 of 3 groups of videos leaves none"):
+        hold_out(np.arange(3), ["a", "b", "c"], TrainConfig(validation=0.9))
 
 
 @pytest.mark.parametrize("side", [Split.TRAIN, Split.TEST])
@@ -262,7 +264,7 @@ def test_the_held_out_are_scored_not_fitted(
 
 def test_a_loss_that_is_no_number(cache: FeatureCache, tmp_path: Path) -> None:
     run = start(tmp_path / "run", cache, learning_rate=1e30)
-    with pytest.raises(RunError, match="the loss is not a number any more; try a smaller"):
+    with pytest.raises(RunError, match="any more; try a smaller --learning-rate"):
         go(run, cache)
     assert not run.finished
 

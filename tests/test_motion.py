@@ -3,6 +3,8 @@
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from attnact import motion
 from attnact.errors import VideoError
 from attnact.extract.video import read_frames, resize
-from attnact.motion import motion_maps
+from attnact.motion import motion_maps, resize_of
 
 SIDE = 224
 
@@ -97,3 +99,11 @@ def test_two_frames_are_held_at_most(write, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"gone\.avi"):
         motion_maps(tmp_path / "gone.avi")
+
+
+@pytest.mark.parametrize(
+    ("said", "how"), [("squash", "squash"), ("crop", "crop"), ("unknown (released files)", "crop")]
+)
+def test_how_frames_were_resized(said: str, how: str) -> None:
+    cache: Any = SimpleNamespace(provenance={"resize": said})
+    assert resize_of(cache) == how

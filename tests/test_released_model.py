@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from attnact import cli
 from attnact.attention import attention_penalty
 from attnact.checkpoint import load_checkpoint
 from attnact.errors import RunError
@@ -132,6 +134,20 @@ def test_an_archive_becomes_a_run(tmp_path: Path, make_cache: Any) -> None:
     X = torch.rand(1, 4, 49, 1024)
     scores, _ = checkpoint.model(X, torch.ones(1, 4))
     close(scores[0].softmax(-1), theano(content, X[0].double().numpy()))
+
+
+def test_an_archive_is_imported_and_scored_by_command(
+    tmp_path: Path, make_cache: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = make_cache(tmp_path / "features" / "c.h5", videos=6)
+    archive(tmp_path / "model.npz", len(cache.classes))
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["import-released-model", "model.npz"], ["evaluate", "runs/c/released"]):
+        result = CliRunner().invoke(cli.main, arguments)
+        assert (result.exit_code, "runs/c/released" in result.stdout) == (0, True), result.stderr
+    assert Path("runs/c/released/confusion.png").is_file()
+    again = CliRunner().invoke(cli.main, ["train", "--resume", "runs/c/released"])
+    assert (again.exit_code, "not what it takes to train it" in again.stderr) == (1, True)
 
 
 def test_temperature(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from made_rows import guesses, row
 from readback import is_picture, read_csv
 
 from attnact.features import FeatureCache
+from attnact.released.importing import import_released
 from attnact.train.by_video import compare, right_of, row_videos
 from attnact.train.config import TrainConfig, resolve
 from attnact.train.evaluate import metric
@@ -19,6 +20,7 @@ from attnact.train.table1 import (
     PAPER,
     departures,
     differences,
+    how_sure,
     table1_rows,
     table1_table,
     write_table1,
@@ -96,17 +98,54 @@ def test_only_rows_that_are_there_are_compared(cache: FeatureCache, tmp_path: Pa
     assert found == [("lambda0", "average"), ("lambda10", "average")]
 
 
+def data(name: str, **provenance: str) -> Any:
+    """A cache of this data set by the paper's backbone, as far as it is asked here."""
+    made = {"backbone": "bvlc_googlenet", "weights_are_random": "false", **provenance}
+    folds = dict.fromkeys(["1", "2"])
+    return SimpleNamespace(name=name, path=name, folds=folds, failures=[], provenance=made)
+
+
 def test_what_is_not_as_in_the_paper(cache: FeatureCache) -> None:
-    of_paper: Any = SimpleNamespace(
-        name="hmdb51", provenance={"backbone": "bvlc_googlenet", "weights_are_random": "false"}
+    def of(cache: Any, folds: tuple[str, ...] = ("1",), **choices: Any) -> str:
+        return departures(cache, resolve({"fold": "1", **choices}, cache), folds)
+
+    assert of(data("hmdb51")) == of(data("hollywood2")) == ""
+    assert of(data("hmdb51"), ("1", "2")).endswith(": the paper used the first fold alone.")
+    assert "the recipe is released" in of(data("hmdb51"), recipe="released")
+    assert of(data("hmdb51"), lstm_layers=1, attention="context").endswith(
+        ": attention and lstm_layers are not the recipe's."
     )
-    assert departures(of_paper, TrainConfig()) == ""
-    assert "the recipe is released" in departures(of_paper, TrainConfig(recipe="released"))
-    of_paper.name = "ucf11"
-    assert "never published" in departures(of_paper, TrainConfig())
-    text = departures(cache, TrainConfig())
+    assert "never published" in of(data("ucf11"))
+    lost = data("hollywood2")
+    lost.failures = [("a.avi", "truncated")]
+    assert of(lost) == "Not as in the paper: 1 video could not be read."
+    text = of(cache)
     for words in ("the backbone is googlenet", "random", "the data set is another"):
         assert words in text
+
+
+def test_imported_files_are_not_said_to_be_what_they_are_not(released: Path) -> None:
+    """Their split is theirs, and which backbone made them is not written in them."""
+    unknown = "unknown (released files)"
+    theirs = data("ucf11", backbone=unknown, weights_are_random=unknown, source="/data/ucf11")
+    text = departures(theirs, resolve({}, theirs), ["1"])
+    assert text == "Not as in the paper: what made the features is not known."
+    provenance = import_released(released, released.parent / "c.h5", "ucf11", "c").provenance
+    assert set(theirs.provenance.items()) & set(provenance.items()) >= {
+        ("backbone", unknown),
+        ("weights_are_random", unknown),
+    }
+    assert "source" in provenance
+
+
+def test_how_sure_an_interval_is(cache: FeatureCache, tmp_path: Path) -> None:
+    right = guesses(cache, lambda seed: [])
+    two = Grid([row(tmp_path / "two", cache, "max", ["1"], right)], [])
+    one = Grid([row(tmp_path / "one", cache, "max", ["1"], right, seeds=1)], [])
+    assert "one seed" not in how_sure(two, cache, ["1", "2"])
+    assert "one seed" in how_sure(one, cache, ["1", "2"])
+    assert "counts once" not in how_sure(two, cache, ["1", "2"])
+    assert "counts once" in how_sure(two, cache, ["3", "wide"])
 
 
 def test_files(cache: FeatureCache, tmp_path: Path) -> None:

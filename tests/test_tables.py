@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from attnact.features import FeatureCache
 from attnact.train.config import resolve
-from attnact.train.tables import about, markdown, mean_sd
+from attnact.train.tables import about, listed, markdown, mean_sd
 
 TABLE = [["λ", "accuracy %"], ["0", "62.50 ± 17.68"], ["0.5", "33.33"]]
 
@@ -41,5 +41,17 @@ def test_about_says_what_differs_from_the_recipe(cache: FeatureCache) -> None:
     text = about(cache, resolve({"recipe": "released", "batch_size": 7}, cache), ["1", "2"])
     for words in ("small, folds 1, 2", "random (seed 0)", "recipe released but batch_size 7"):
         assert words in text
+    assert "small, fold 1; backbone" in about(cache, resolve({}, cache), ["1"])
     assert "recipe paper;" in about(cache, resolve({}, cache), ["1"])
     assert "penalty form mean" in text
+
+
+def test_about_says_how_folds_become_one_number(cache: FeatureCache) -> None:
+    """As `grid.over_folds` does it: the test videos of "wide" hold those of "3"."""
+    config = resolve({}, cache)
+    assert "folds 1, 2, their test videos together;" in about(cache, config, ["1", "2"])
+    assert "folds 3, wide, the mean over them;" in about(cache, config, ["3", "wide"])
+
+
+def test_listed() -> None:
+    assert [listed(["a", "b", "c"][:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]

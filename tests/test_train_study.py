@@ -1,5 +1,6 @@
 """The five answers, on looks, motion and guesses made so that the answer is known."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ def seen(cache: FeatureCache, folder: Path, maps: dict[int, list[Any]], wrong: A
     return Seen(it, dict.fromkeys(RATES, own), own)
 
 
+def with_lambda_10(it: Seen) -> Seen:
+    config = replace(it.row.config, attention_penalty=10.0)
+    return Seen(replace(it.row, name="lambda10", config=config), it.at, it.own)
+
+
 def test_attention_that_helps(cache: FeatureCache, tmp_path: Path) -> None:
     """Right everywhere, against baselines that are wrong everywhere."""
     every = np.arange(12)
@@ -55,6 +61,7 @@ def test_attention_that_helps(cache: FeatureCache, tmp_path: Path) -> None:
     ]
     answer = does_attention_help(tmp_path, Grid(rows, []), cache)
     assert "Of 9 comparisons, attention is better in 9 and worse in 0" in answer.finding
+    assert "in 0 this data does not tell" in answer.finding
     assert {line[-1] for line in answer.table[1:]} == {"100.00 (100.00 to 100.00)"}
     is_picture(tmp_path / "1-attention.png")
     turned = [*rows[3:], *rows[:3]]
@@ -94,12 +101,15 @@ def test_looking_where_something_moves(cache: FeatureCache, tmp_path: Path) -> N
     assert number(same) == pytest.approx(1)
     assert abs(number(shuffled)) < 0.05
     assert number(difference) > 0.9
-    assert "soft attention, λ = 1 agrees with motion more" in answer.finding
+    assert "the model with λ = 1 can be said" in answer.finding
+    more = with_lambda_10(follows)
+    text = where_does_it_look(tmp_path, [follows, more], motion, cache).finding
+    assert "the models with λ = 1 and 10 can be said" in text
     away = [(1 - m) / 48 for m in motion]  # everywhere but there
     strays = seen(cache, tmp_path / "b", {0: away}, lambda seed: [])
     answer = where_does_it_look(tmp_path, [strays], motion, cache)
     assert number(answer.table[1][1]) == pytest.approx(-1)
-    assert "none of the models agrees" in answer.finding
+    assert "no model can be said" in answer.finding
     is_picture(tmp_path / "3-motion.png")
 
 
@@ -113,9 +123,11 @@ def test_frame_rates(cache: FeatureCache, tmp_path: Path) -> None:
     mixed = Seen(one.row, {30.0: one.own, 15.0: one.own, 6.0: other.own}, one.own)
     answer = does_the_frame_rate_matter(tmp_path, [mixed], cache)
     found = {line[1]: number(line[2]) for line in answer.table[1:]}
+    differences = {line[1]: number(line[4]) for line in answer.table[1:]}
     assert found["30 and 15"] == pytest.approx(1)
     assert abs(found["30 and 6"]) < 0.1
     assert abs(found["15 and 6"]) < 0.1
+    assert f"of {one.name}: {min(found, key=lambda rates: differences[rates])}." in answer.finding
     is_picture(tmp_path / "4-frame-rate.png")
 
 
@@ -136,3 +148,36 @@ def test_stray_attention_that_goes_with_errors(cache: FeatureCache, tmp_path: Pa
     is_picture(tmp_path / "5-stability.png")
     alone = seen(cache, tmp_path / "b", {0: motion}, lambda seed: [])
     assert how_stable_is_it(tmp_path, [alone], motion, cache).table[1][2:4] == ["", ""]
+
+
+def test_maps_that_look_everywhere_alike(cache: FeatureCache, tmp_path: Path) -> None:
+    """They agree with nothing, beside a model that looks somewhere and on its own."""
+    motion = moving(cache)
+    even = [np.full_like(m, 1 / 49) for m in motion]
+    flat, follows = (
+        seen(cache, tmp_path / name, {0: maps}, lambda seed: [1])
+        for name, maps in (("a", even), ("b", motion))
+    )
+    both = [flat, with_lambda_10(follows)]
+    answer = does_the_frame_rate_matter(tmp_path, both, cache)
+    assert {cell for line in answer.table[1:4] for cell in line[2:]} == {"none"}
+    assert "soft attention, λ = 10: " in answer.finding
+    alone = does_the_frame_rate_matter(tmp_path, [flat], cache)
+    assert "No maps can be compared" in alone.finding
+    assert where_does_it_look(tmp_path, [flat], motion, cache).table[1][1:] == ["none"] * 4
+    stable = how_stable_is_it(tmp_path, [flat], motion, cache).table[1]
+    assert stable[-2:] == ["none, none, none, none", "none"]
+    for text in (answer.finding, alone.finding, *map(str, (answer.table, stable))):
+        assert "nan" not in text
+
+
+def test_rows_without_a_common_seed(cache: FeatureCache, tmp_path: Path) -> None:
+    """Of each row another seed failed: there are no pairs, and no change to tell."""
+    right = guesses(cache, lambda seed: [])
+    rows = []
+    for seed, name in enumerate(("lambda0", "lambda1")):
+        it = row(tmp_path, cache, name, FOLDS, right)
+        rows.append(replace(it, runs={seed: it.runs[seed]}, values=it.values[:1]))
+    assert what_does_lambda_do(tmp_path, rows, cache).table[2][2] == ""
+    answer = does_attention_help(tmp_path, Grid(rows, []), cache)
+    assert "Of 0 comparisons" in answer.finding

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from attnact.errors import VideoError
-from attnact.extract.video import VideoInfo, decord_reads, probe, read_frames, resize
+from attnact.extract.video import VideoInfo, decord_reads, probe, read_frames, resize, seen_part
 
 H264 = ("-c:v", "libx264", "-bf", "3", "-g", "12", "-pix_fmt", "yuv420p")
 MPEG1 = ("-c:v", "mpeg1video", "-q:v", "3", "-bf", "2", "-g", "12")
@@ -173,6 +173,13 @@ def test_squash_is_antialiased_bilinear(size):
 def test_crop_is_the_centre_of_256(size):
     image = Image.fromarray(picture(*size)).resize((256, 256), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(resize(picture(*size), "crop"), np.asarray(image)[16:240, 16:240])
+
+
+def test_the_part_that_is_seen():
+    """A frame of 512×1024 of which 1/16 is cut from each side."""
+    frame = np.random.default_rng(0).integers(0, 256, (512, 1024, 3), np.uint8)
+    assert seen_part(frame, "squash") is frame
+    np.testing.assert_array_equal(seen_part(frame, "crop"), frame[32:-32, 64:-64])
 
 
 @pytest.mark.parametrize("how", ["squash", "crop"])

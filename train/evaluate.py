@@ -60,6 +60,9 @@ def score_videos(
         clips: of whole videos.
         labels: of every video of the cache, on the store's device.
         config: gives the batch size, the scored steps, the vote and the form of the penalty.
+
+    Raises:
+        RunError: the model has come to weights that make no numbers.
     """
     videos, row = np.unique(clips.video, return_inverse=True)
     count = np.bincount(row, minlength=len(videos))
@@ -88,6 +91,8 @@ def score_videos(
             done += len(here)
             advance(len(here), "")
     model.train(was_training)
+    if not np.isfinite(mean).all():
+        raise RunError("the scores are not numbers any more; try a smaller --learning-rate")
     mean, looks = mean / count[:, None], looks / count[:, None]
     video_scores = mean if config.vote == "mean" else (votes + mean) / (count[:, None] + 1)
     return VideoScores(videos, video_scores, loss / len(clips), looks if attends else None)

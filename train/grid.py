@@ -100,12 +100,17 @@ def train_grid(
 
 def over_folds(runs: Sequence[Run], cache: FeatureCache) -> float:
     """The metric over the test videos of several folds; see `Row.values`."""
-    sides = np.array([cache.folds[run.config.fold] == Split.TEST for run in runs])
     results = [read_predictions(run.predictions, cache) for run in runs]
-    if (sides.sum(0) > 1).any():
+    if overlapping(cache, [run.config.fold for run in runs]):
         return float(np.mean([metric(scores, cache.labels[videos]) for videos, scores in results]))
     videos = np.concatenate([videos for videos, _ in results])
     return metric(np.concatenate([scores for _, scores in results]), cache.labels[videos])
+
+
+def overlapping(cache: FeatureCache, folds: Sequence[str]) -> bool:
+    """Whether a video is tested by more than one of these folds."""
+    tested = np.array([cache.folds[fold] == Split.TEST for fold in folds]).sum(0)
+    return bool((tested > 1).any())
 
 
 def _begin(path: Path, config: TrainConfig, cache: FeatureCache) -> Run:

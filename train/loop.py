@@ -7,6 +7,7 @@ choose nothing. (The author on the tracker of the released code, issue 13.)
 """
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -126,14 +127,17 @@ def hold_out(videos: Ints, groups: list[str], config: TrainConfig) -> tuple[Ints
     """The videos to fit and the videos to choose the epoch by; no group is on both sides.
 
     Raises:
-        RunError: the videos are of one group only.
+        RunError: the videos are of one group only, or all groups would be held out.
     """
     names = np.array(groups)[videos]
-    if len(set(names)) < 2:
+    count = len(set(names))
+    if count < 2:
         raise RunError(
             "the training videos are of one group: none can be held out; --no-validation"
         )
-    share = max(config.validation, 1 / len(set(names)))
+    share = max(config.validation, 1 / count)
+    if math.ceil(share * count) == count:
+        raise RunError(f"--validation {share:g} of {count} groups of videos leaves none to fit")
     split = GroupShuffleSplit(n_splits=1, test_size=share, random_state=config.seed)
     fit, held = next(split.split(videos, groups=names))
     return videos[fit], videos[held]

@@ -39,6 +39,8 @@ class Interval:
         return Interval(factor * self.value, factor * self.low, factor * self.high)
 
     def __str__(self) -> str:
+        if np.isnan(self.value):
+            return "none"
         value, low, high = (f"{round(x, 2) + 0.0:.2f}" for x in (self.value, self.low, self.high))
         return f"{value} (no interval)" if np.isnan(self.low) else f"{value} ({low} to {high})"
 

@@ -14,8 +14,8 @@ class ReleasedAdam(torch.optim.Adam):
 
     Its b1 = 0.1 and b2 = 0.001 are 1 − β₁ and 1 − β₂ where it averages, but stand for β₁ and β₂
     where it corrects the start: with 1 − 0.1ᵗ and 1 − 0.001ᵗ there is next to no correction, and
-    the first steps are three times as long as Adam's. Its learning rate is always 2e-4, whatever
-    it is told; here it is what the config says.
+    the first hundred steps are three to seven times as long as Adam's. Its learning rate is always
+    2e-4, whatever it is told; here it is what the config says.
     """
 
     B1, B2, EPSILON = 0.1, 0.001, 1e-8

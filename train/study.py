@@ -26,7 +26,7 @@ from attnact.train.looks import (
 )
 from attnact.train.measures import bootstrap_mean, error_by_quartile, error_trend
 from attnact.train.table1 import NAMES, difference_table, differences
-from attnact.train.tables import mean_sd, percent
+from attnact.train.tables import listed, mean_sd, percent
 
 RATES = (30.0, 15.0, 6.0)  # frames a second, as the paper compares them
 
@@ -48,6 +48,11 @@ class Seen:
     def name(self) -> str:
         """What people read."""
         return NAMES[self.row.name]
+
+    @property
+    def penalty(self) -> str:
+        """λ."""
+        return f"{self.row.config.attention_penalty:g}"
 
 
 @dataclass(frozen=True)
@@ -71,9 +76,10 @@ def does_attention_help(folder: Path, found: Grid, cache: FeatureCache) -> Answe
     )
     above = sum(it.interval.low > 0 for it in compared)
     below = sum(it.interval.high < 0 for it in compared)
+    rest = len(compared) - above - below
     finding = (
-        f"Of {len(compared)} comparisons, attention is better in {above} and worse in {below} "
-        "with 95 % confidence; in the others this data does not tell."
+        f"Of {len(compared)} comparisons, attention is better in {above} and worse in {below}, "
+        f"each with 95 % confidence; in {rest} this data does not tell."
     )
     table = difference_table(compared, metric)
     return Answer("1-attention", "Does attention help?", finding, table)
@@ -83,6 +89,8 @@ def what_does_lambda_do(folder: Path, rows: Sequence[Row], cache: FeatureCache) 
     """Accuracy and the spread of attention by λ, and what changes from the smallest λ on."""
     metric = metric_name(cache.multi_label)
     title = f"{cache.path.stem}: what the attention penalty λ does"
+    if cache.provenance["weights_are_random"] == "true":
+        title += "\nfeatures of random weights"
     plots.plot_sweep(folder / "2-lambda.png", Grid(list(rows), []), metric, title)
     header = ["λ", f"{metric} %", "less that of the first λ, points"]
     header += ["entropy, nats", "locations with 90 % of it, %"]
@@ -92,7 +100,8 @@ def what_does_lambda_do(folder: Path, rows: Sequence[Row], cache: FeatureCache) 
         looks = np.stack([looks_of(row, seed, cache) for seed in row.runs])  # (S, V, 2)
         entropy, spread = (bootstrap_mean(looks[..., i], groups) for i in (0, 1))
         spreads.append(spread)
-        change = "" if row is rows[0] else str(compare(row, rows[0], cache).scaled(100))
+        paired = row is not rows[0] and set(row.runs) & set(rows[0].runs)
+        change = str(compare(row, rows[0], cache).scaled(100)) if paired else ""
         penalty = f"{row.config.attention_penalty:g}"
         value = mean_sd(percent(row.values))
         table.append([penalty, value, change, str(entropy), str(spread.scaled(100))])
@@ -122,9 +131,10 @@ def where_does_it_look(
     plots.plot_intervals(
         folder / "3-motion.png", drawn, "agreement with motion, over that shuffled in time"
     )
-    found = [name for name, interval in drawn.items() if interval.low > 0]
+    moved = [it.penalty for it in seen if drawn[it.name].low > 0]
+    who = f"the model{'s' * (len(moved) > 1)} with λ = {listed(moved)}" if moved else "no model"
     finding = (
-        f"Where something moves at that moment: {', '.join(found) or 'none of the models'} agrees "
+        f"Where something moves at that moment: {who} can be said, with 95 % confidence, to agree "
         "with motion more than when shuffled in time. Agreement is the correlation of two maps "
         "over the 49 locations; a map that looks everywhere alike agrees with nothing."
     )
@@ -148,11 +158,16 @@ def does_the_frame_rate_matter(folder: Path, seen: Sequence[Seen], cache: Featur
     plots.plot_intervals(
         folder / "4-frame-rate.png", drawn, "agreement, over that of different videos"
     )
-    lowest = min(drawn.values(), key=lambda interval: interval.value)
+    known = {name: it for name, it in drawn.items() if not np.isnan(it.value)}
     finding = (
         "The same model, given clips at 30, 15 and 6 frames a second: 1 would be the same maps at "
-        f"the same frames. Over the control the least agreement is {lowest}."
+        "the same frames. "
     )
+    if known:
+        lowest = min(known, key=lambda name: known[name].value)
+        finding += f"Over the control the least agreement is {known[lowest]}, of {lowest}."
+    else:
+        finding += "No maps can be compared: they look everywhere alike."
     return Answer("4-frame-rate", "Does the frame rate change where it looks?", finding, table)
 
 
@@ -174,7 +189,8 @@ def how_stable_is_it(
         if len(it.own) > 1:
             pair = seed_agreement(list(it.own.values()))
             between = [str(bootstrap_mean(values, groups)) for values in pair]
-        errors = ", ".join(f"{100 * interval.value:.0f}" for interval in quarters)
+        values = [100 * interval.value for interval in quarters]
+        errors = ", ".join("none" if np.isnan(value) else f"{value:.0f}" for value in values)
         trend = str(error_trend(moving.same, wrong, groups))
         table.append([it.name, mean_sd(percent(it.row.values)), *between, errors, trend])
     plots.plot_intervals(

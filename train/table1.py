@@ -12,9 +12,9 @@ from attnact.train import plots
 from attnact.train.by_video import compare
 from attnact.train.config import TrainConfig
 from attnact.train.evaluate import metric_name, write_csv
-from attnact.train.grid import Grid
+from attnact.train.grid import Grid, overlapping
 from attnact.train.measures import Interval
-from attnact.train.tables import about, markdown, mean_sd, percent
+from attnact.train.tables import about, listed, markdown, mean_sd, other_choices, percent
 
 NAMES = {
     "softmax": "softmax regression",
@@ -32,12 +32,6 @@ PAPER: Mapping[str, Sequence[float]] = {
     "hmdb51": (33.46, 40.52, 37.58, 41.31, 40.98, 39.87),
     "hollywood2": (34.62, 43.19, 43.22, 43.91, 43.18, 42.92),
 }
-
-
-BOOTSTRAP = (
-    "Paired over the test videos and seeds; 95 % percentile bootstrap over groups of videos and "
-    "over seeds."
-)
 
 
 @dataclass(frozen=True)
@@ -82,9 +76,9 @@ def write_table1(
     metric = metric_name(cache.multi_label)
     compared = differences(found, cache)
     rows, against = table1_table(found, metric, cache.name), difference_table(compared, metric)
-    parts = [markdown(rows), f"{about(cache, config, folds)} {departures(cache, config)}\n"]
+    parts = [markdown(rows), f"{context(cache, config, folds)}\n"]
     if compared:
-        parts += [markdown(against), f"{BOOTSTRAP}\n"]
+        parts += [markdown(against), f"{how_sure(found, cache, folds)}\n"]
     text = "\n".join(parts)
     write_csv(folder / "table1.csv", rows)
     write_csv(folder / "differences.csv", against)
@@ -128,17 +122,48 @@ def difference_table(compared: Sequence[Difference], metric: str) -> list[list[s
     return [header, *rows]
 
 
-def departures(cache: FeatureCache, config: TrainConfig) -> str:
-    """What is not as the paper had it, in a sentence."""
+def how_sure(found: Grid, cache: FeatureCache, folds: Sequence[str]) -> str:
+    """What the intervals of the differences are, in a sentence or more."""
+    said = [
+        "Paired over the test videos and seeds; 95 % percentile bootstrap over groups of videos "
+        "and over seeds, each interval by itself: nothing is corrected for their number."
+    ]
+    if any(len(row.runs) == 1 for row in found.rows):
+        said.append("Of one seed the interval is of that one model, not of another training.")
+    if overlapping(cache, folds):
+        said.append(
+            "A video that several folds test counts once, so that a difference is not quite that "
+            "of the rows."
+        )
+    return " ".join(said)
+
+
+def context(cache: FeatureCache, config: TrainConfig, folds: Sequence[str]) -> str:
+    """What the table is of, and what is not as the paper had it."""
+    return f"{about(cache, config, folds)} {departures(cache, config, folds)}".rstrip()
+
+
+def departures(cache: FeatureCache, config: TrainConfig, folds: Sequence[str]) -> str:
+    """What is known not to be as the paper had it, in a sentence."""
+    made, imported = cache.provenance, "source" in cache.provenance
     found = []
-    if cache.provenance["backbone"] != "bvlc_googlenet":
-        found.append(f"the backbone is {cache.provenance['backbone']}, the paper's is Caffe's")
-    if cache.provenance["weights_are_random"] == "true":
+    if imported:
+        found.append("what made the features is not known")
+    elif made["backbone"] != "bvlc_googlenet":
+        found.append(f"the backbone is {made['backbone']}, the paper's is Caffe's")
+    if made["weights_are_random"] == "true":
         found.append("the weights of the backbone are random")
-    if cache.name == "ucf11":
+    if cache.failures:
+        lost = len(cache.failures)
+        found.append(f"{lost} video{'s' * (lost > 1)} could not be read")
+    if cache.name == "ucf11" and not imported:
         found.append("the split is by group, the paper's was never published")
+    if cache.name == "hmdb51" and list(folds) != ["1"]:
+        found.append("the paper used the first fold alone")
     if cache.name not in PAPER:
         found.append("the data set is another")
     if config.recipe != "paper":
         found.append(f"the recipe is {config.recipe}")
+    if other := other_choices(cache, config):
+        found.append(f"{listed(other)} {'is' if len(other) == 1 else 'are'} not the recipe's")
     return f"Not as in the paper: {'; '.join(found)}." if found else ""

@@ -5,6 +5,7 @@ from dataclasses import fields
 
 from attnact.features import FeatureCache
 from attnact.train.config import TrainConfig, resolve
+from attnact.train.grid import overlapping
 
 
 def mean_sd(values: Sequence[float]) -> str:
@@ -34,18 +35,31 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
 
 
-def about(cache: FeatureCache, config: TrainConfig, folds: Sequence[str]) -> str:
-    """What a table is of, in a sentence: data, features, recipe, and what differs from it."""
-    choices = {"recipe": config.recipe, "fold": config.fold}
-    usual = resolve(choices, cache)
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def other_choices(cache: FeatureCache, config: TrainConfig) -> list[str]:
+    """The choices that are not the recipe's, but for what the rows and folds of a table are."""
+    usual = resolve({"recipe": config.recipe, "fold": config.fold}, cache)
     skipped = ("fold", "seed", "model", "attention_penalty")
-    other = [
-        f"{field.name} {getattr(config, field.name)}"
+    return [
+        field.name
         for field in fields(config)
         if field.name not in skipped and getattr(config, field.name) != getattr(usual, field.name)
     ]
+
+
+def about(cache: FeatureCache, config: TrainConfig, folds: Sequence[str]) -> str:
+    """What a table is of, in a sentence: data, features, recipe, and what differs from it."""
+    other = [f"{name} {getattr(config, name)}" for name in other_choices(cache, config)]
+    where = f"fold {folds[0]}"
+    if len(folds) > 1:
+        how = "the mean over them" if overlapping(cache, folds) else "their test videos together"
+        where = f"folds {', '.join(folds)}, {how}"
     return (
-        f"{cache.path.stem}, fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}; backbone "
+        f"{cache.path.stem}, {where}; backbone "
         f"{cache.provenance['backbone']}, weights {cache.provenance['weights']}; recipe "
         f"{config.recipe}{' but ' if other else ''}{', '.join(other)}; "
         f"penalty form {config.penalty_form}; mean ± sd over the seeds."

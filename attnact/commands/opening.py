@@ -14,7 +14,7 @@ def find_cache(path: Path | None) -> Any:
     folder = Path("features")
     if path is not None:
         named = folder / f"{path}.h5"
-        return FeatureCache(named if not path.exists() and named.exists() else path)
+        return FeatureCache(named if named.is_file() and not path.is_file() else path)
     found = sorted(folder.glob("*.h5"))
     if not found:
         raise CacheError(

@@ -61,7 +61,7 @@ def train(
 @click.option("--features-in", type=click.Choice(PLACES), default="auto", show_default=True)
 @click.option("--device", help="As torch names it.  [default: the GPU if there is one]")
 def evaluate(run: Path, features_in: str, device: str | None) -> None:
-    """Score the test videos of a run as the paper does; write the scores and a breakdown.
+    """Score the test videos of a run again; write the scores and a breakdown.
 
     Writes predictions.csv, and confusion.csv and .png or average_precision.csv, into the run.
     """
@@ -117,8 +117,4 @@ def _show_result(folder: Path, result: dict[str, Any]) -> None:
         click.echo("the features are of random weights, so the figure says little", err=True)
 
 
-COMMANDS: tuple[click.Command, ...] = (
-    train,
-    evaluate,
-    visualize,
-)
+COMMANDS: tuple[click.Command, ...] = (train, evaluate, visualize, import_released_model)
