@@ -1,6 +1,7 @@
 """The command line: what people type, and how what goes wrong is told.
 
-    attnact datasets → download → features → train → evaluate → sweep-lambda → visualize
+    attnact datasets → download → features → train → evaluate → visualize
+                                           → sweep-lambda, table1 → study
 
 The commands themselves are in `commands`.
 """
@@ -45,7 +46,8 @@ class Messages(click.Group):
 def main() -> None:
     """Action recognition with visual attention: videos → feature cubes → a soft-attention LSTM.
 
-    The way through: datasets, download, features, train, evaluate, sweep-lambda, visualize.
+    The way through: datasets, download, features, train, evaluate, visualize; then many runs:
+    sweep-lambda, table1, study.
     `attnact demo` goes all of it on videos that it draws itself.
     """
     # Read by torch when it first makes a tensor: large ones then lie in huge pages. A step of

@@ -98,7 +98,7 @@ class AttentionLSTM(Model):
 
 
 class PooledLSTM(Model):
-    """The same without attention: each frame's mean or maximum over the locations (section 4.3)."""
+    """The same without attention: each frame's mean or maximum over the locations (a baseline)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -121,7 +121,7 @@ class PooledLSTM(Model):
 
 
 class SoftmaxRegression(Model):
-    """Classes from the whole 7×7×1024 cube of each frame alone (section 4.3)."""
+    """Classes from the whole 7×7×1024 cube of each frame alone (a baseline)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

@@ -131,6 +131,17 @@ def test_frame_rates(cache: FeatureCache, tmp_path: Path) -> None:
     is_picture(tmp_path / "4-frame-rate.png")
 
 
+def test_slow_videos_have_one_frame_rate(make_cache: Any, tmp_path: Path) -> None:
+    """At 12 frames a second the clips "at 30" and "at 15" are the same, those at 6 are others."""
+    cache = make_cache(tmp_path / "slow.h5", rate=lambda video: 12.0)
+    maps = moving(cache)
+    it = seen(cache, tmp_path / "a", {0: maps}, lambda seed: [])
+    answer = does_the_frame_rate_matter(tmp_path, [it], cache)
+    found = {line[1]: line[2] for line in answer.table[1:]}
+    assert found["30 and 15"] == "none"
+    assert number(found["30 and 6"]) == pytest.approx(1)
+
+
 def test_stray_attention_that_goes_with_errors(cache: FeatureCache, tmp_path: Path) -> None:
     """Two models that look alike; both are wrong in the three videos in which they stray."""
     motion, stray = moving(cache), moving(cache, 1)

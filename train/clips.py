@@ -63,23 +63,24 @@ def cut_clips(
     last one too, and the repeats of a short video count.
     """
     rows = []
-    for video in videos.tolist():
-        count, rate = cache.rows[video].frames, cache.rows[video].frame_rate or 30.0
-        if form == "paper":
-            step = max(1, round(rate / fps))
-            span = (CLIP_FRAMES - 1) * step + 1
-        else:
-            step = max(1, int(30 / fps))
-            span = CLIP_FRAMES * step
+    for position in videos.tolist():
+        count, every = cache.rows[position].frames, clip_step(cache, position, fps, form)
+        span = (CLIP_FRAMES - 1) * every + 1 if form == "paper" else CLIP_FRAMES * every
         starts = np.arange(0, max(0, count - span) + 1, stride)
-        frames = min(CLIP_FRAMES, (count - 1) // step + 1)
+        there = min(CLIP_FRAMES, (count - 1) // every + 1)
         row = np.empty((len(starts), 4), np.int64)
-        row[:] = video, 0, step, frames
-        row[:, 1] = cache.first_frames[video] + starts
+        row[:] = position, 0, every, there
+        row[:, 1] = cache.first_frames[position] + starts
         rows.append(row)
     video, first, step, frames = np.concatenate(rows).T if rows else np.empty((4, 0), np.int64)
     valid = frames if form == "paper" else np.full_like(frames, CLIP_FRAMES)
     return Clips(video, first, step, frames, valid)
+
+
+def clip_step(cache: FeatureCache, video: int, fps: float, form: ClipForm) -> int:
+    """Cached frames of the video from one frame of a clip to the next; see `cut_clips`."""
+    rate = cache.rows[video].frame_rate or 30.0
+    return max(1, round(rate / fps) if form == "paper" else int(30 / fps))
 
 
 def scored_clips(

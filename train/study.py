@@ -12,7 +12,8 @@ import numpy as np
 
 from attnact.features import FeatureCache
 from attnact.train import plots
-from attnact.train.by_video import compare, groups_of, looks_of, right_of
+from attnact.train.by_video import compare, groups_of, looks_of, right_of, row_videos
+from attnact.train.clips import clip_step
 from attnact.train.evaluate import metric_name
 from attnact.train.grid import Grid, Row
 from attnact.train.looks import (
@@ -150,6 +151,12 @@ def does_the_frame_rate_matter(folder: Path, seen: Sequence[Seen], cache: Featur
         found = [pair_agreement([it.at[rate][seed] for rate in RATES]) for seed in seeds]
         for i, j in combinations(range(len(RATES)), 2):
             pair = stacked([of_seed[i, j] for of_seed in found])
+            # A slow video's clips are the same at both rates, and so are their maps.
+            form, videos = it.row.config.clip_form, row_videos(it.row, cache).tolist()
+            alike = [
+                len({clip_step(cache, v, RATES[k], form) for k in (i, j)}) == 1 for v in videos
+            ]
+            pair.same[:, alike] = np.nan
             more = bootstrap_mean(pair.same - pair.other, groups)
             rates = f"{RATES[i]:g} and {RATES[j]:g}"
             drawn[f"{it.name}: {rates}"] = more
