@@ -134,10 +134,13 @@ def where_does_it_look(
     )
     moved = [it.penalty for it in seen if drawn[it.name].low > 0]
     who = f"the model{'s' * (len(moved) > 1)} with λ = {listed(moved)}" if moved else "no model"
+    known = [interval for interval in drawn.values() if not np.isnan(interval.value)]
+    most = str(max(known, key=lambda interval: interval.value)) if known else "an unknown amount"
     finding = (
         f"Where something moves at that moment: {who} can be said, with 95 % confidence, to agree "
-        "with motion more than when shuffled in time. Agreement is the correlation of two maps "
-        "over the 49 locations; a map that looks everywhere alike agrees with nothing."
+        f"with motion more than when shuffled in time; the most by {most}. Agreement is the "
+        "correlation of two maps over the 49 locations: 1 for equal maps, 0 for chance; a map that "
+        "looks everywhere alike agrees with nothing."
     )
     return Answer("3-motion", "Where does it look?", finding, table)
 
