@@ -164,6 +164,17 @@ def test_a_failing_run_leaves_the_others(
     assert results(found) == results(alone)
 
 
+def test_a_finished_run_that_was_damaged_is_a_failure(
+    trainer: Trainer, cache: FeatureCache, tmp_path: Path
+) -> None:
+    go(tmp_path, cache, [0, 1], [0], ["1"])
+    (tmp_path / "lambda0-fold1-seed0/predictions.csv").write_text("")
+    found, _ = go(tmp_path, cache, [0, 1], [0], ["1"])
+    assert [path.name for path, _ in found.failures] == ["lambda0-fold1-seed0"]
+    assert "cannot be read" in found.failures[0][1]
+    assert penalties_of(found) == [1]
+
+
 def test_other_choices_are_refused(trainer: Trainer, cache: FeatureCache, tmp_path: Path) -> None:
     go(tmp_path, cache, [0], [0], ["1"])
     config = (tmp_path / "lambda0-fold1-seed0/config.json").read_bytes()

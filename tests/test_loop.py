@@ -17,8 +17,9 @@ from attnact.train import loop
 from attnact.train.clips import scored_clips
 from attnact.train.config import TrainConfig, resolve
 from attnact.train.evaluate import metric, read_predictions
-from attnact.train.loop import hold_out, new_model, train
+from attnact.train.loop import new_model, train
 from attnact.train.runs import Run, create_run, open_run
+from attnact.train.selection import hold_out
 from attnact.train.store import open_store, videos_in
 from attnact.vocabulary import Split
 
@@ -156,25 +157,6 @@ def test_damaged_state(cache: FeatureCache, tmp_path: Path) -> None:
         go(run, cache)
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("share", [0.01, 0.3, 0.6])
-def test_hold_out(seed: int, share: float) -> None:
-    """Whole groups, some on each side, about the share that was asked for."""
-    videos = np.random.default_rng(seed).permutation(60)[:50]
-    groups = [f"g{video // 6}" for video in range(60)]
-    fit, held = hold_out(videos, groups, TrainConfig(validation=share, seed=seed))
-    assert sorted([*fit, *held]) == sorted(videos)
-    assert not {groups[video] for video in fit} & {groups[video] for video in held}
-    assert len({groups[video] for video in held}) == max(1, round(10 * share))
-
-
-def test_hold_out_of_one_group() -> None:
-    with pytest.raises(RunError, match="of one group: none can be held out; --no-validation"):
-        hold_out(np.arange(3), ["a"] * 3, TrainConfig())
-    with pytest.raises(RunError, match=r"--validation 0\.9 of 3 groups of videos leaves none"):
-        hold_out(np.arange(3), ["a", "b", "c"], TrainConfig(validation=0.9))
-
-
 @pytest.mark.parametrize("side", [Split.TRAIN, Split.TEST])
 def test_a_fold_without_a_side(side: Split, make_cache, tmp_path: Path) -> None:
     folds = {"1": np.full(3, side, np.int8)}
@@ -240,7 +222,7 @@ def test_the_last_training_ends_when_it_costs_enough(
     enough: float, epochs: int, cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     best = {"loss": enough, "penalty": 0.0}
-    monkeypatch.setattr(loop, "_best_epoch", lambda history: best)
+    monkeypatch.setattr(loop, "best_epoch", lambda history: best)
     run = start(tmp_path / "run", cache, epochs=3)
     assert go(run, cache)["epochs"] == epochs
     before = result(run)

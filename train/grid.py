@@ -79,7 +79,8 @@ def train_grid(
         try:
             run = _begin(path, config, cache)
             result = run.summary() if run.finished else train(run, cache, store)
-        except (AttnactError, OSError, RuntimeError) as error:
+            read_predictions(run.predictions, cache)  # what a finished run left may be damaged
+        except (AttnactError, MemoryError, OSError, RuntimeError) as error:
             failures.append((path, str(error)))
             report(f"{number}/{len(cells)} {path.name}: failed: {error}")
             continue

@@ -7,7 +7,6 @@ choose nothing. (The author on the tracker of the released code, issue 13.)
 """
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import GroupShuffleSplit
 from torch import Tensor
 
 from attnact.checkpoint import Checkpoint, load_state, save_checkpoint, save_state
@@ -38,10 +36,9 @@ from attnact.train.initial import draw_released_weights
 from attnact.train.loss import clip_loss
 from attnact.train.optimizer import new_optimizer
 from attnact.train.runs import Run
+from attnact.train.selection import FINAL, SELECTION, best_epoch, cost, hold_out
 from attnact.train.store import FeatureStore, batches
 from attnact.vocabulary import Split
-
-SELECTION, FINAL = "selection", "final"
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ def train(run: Run, cache: FeatureCache, store: FeatureStore) -> dict[str, Any]:
         fit, held = hold_out(videos, cache.groups, run.config)
         if state["phase"] != FINAL:
             _, state = _fit(training, SELECTION, fit, held, -np.inf, state)
-        enough = _cost(run.config, _best_epoch(json.loads(state["history"])))
+        enough = cost(run.config, best_epoch(json.loads(state["history"])))
     model, state = _fit(training, FINAL, videos, None, enough, state)
     features = cache.provenance
     save_checkpoint(run.model, Checkpoint(model, cache.classes, cache.multi_label, features))
@@ -121,26 +118,6 @@ def new_model(config: TrainConfig, cache: FeatureCache) -> Model:
     if config.initial_weights == "released":
         draw_released_weights(model)
     return model
-
-
-def hold_out(videos: Ints, groups: list[str], config: TrainConfig) -> tuple[Ints, Ints]:
-    """The videos to fit and the videos to choose the epoch by; no group is on both sides.
-
-    Raises:
-        RunError: the videos are of one group only, or all groups would be held out.
-    """
-    names = np.array(groups)[videos]
-    count = len(set(names))
-    if count < 2:
-        raise RunError(
-            "the training videos are of one group: none can be held out; --no-validation"
-        )
-    share = max(config.validation, 1 / count)
-    if math.ceil(share * count) == count:
-        raise RunError(f"--validation {share:g} of {count} groups of videos leaves none to fit")
-    split = GroupShuffleSplit(n_splits=1, test_size=share, random_state=config.seed)
-    fit, held = next(split.split(videos, groups=names))
-    return videos[fit], videos[held]
 
 
 def score_test(run: Run, cache: FeatureCache, store: FeatureStore, model: Model) -> VideoScores:
@@ -198,7 +175,7 @@ def _fit(
     with progress(phase, config.epochs * len(clips), "clips") as advance:
         advance(done * len(clips), "")
         for epoch in range(done + 1, config.epochs + 1):
-            if done and _cost(config, history[-1]) <= enough:
+            if done and cost(config, history[-1]) <= enough:
                 break
             done = epoch
             line = {"phase": phase, "epoch": epoch}
@@ -257,17 +234,6 @@ def _validate(training: Training, model: Model, held: Ints) -> dict[str, float]:
     scored = _score(training, model, held)
     value = metric(scored.scores, training.cache.labels[scored.videos])
     return {"validation": value, "validation_loss": scored.loss}
-
-
-def _best_epoch(history: list[dict[str, Any]]) -> dict[str, Any]:
-    """The epoch that scored the held-out videos best; among equals, with the lowest loss."""
-    chosen = [line for line in history if line["phase"] == SELECTION]
-    return max(chosen, key=lambda line: (line["validation"], -line["validation_loss"]))
-
-
-def _cost(config: TrainConfig, epoch: Mapping[str, Any]) -> float:
-    """What an epoch cost in training, the mean over its clips."""
-    return float(epoch["loss"] + config.attention_penalty * epoch["penalty"])
 
 
 def _seed(config: TrainConfig, phase: str, epoch: int) -> int:

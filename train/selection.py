@@ -1,0 +1,48 @@
+"""How the author chooses when to stop: by videos held out of the training part, never by the test.
+
+(On the tracker of the released code, issue 13; see `loop` for the whole of it.)
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import GroupShuffleSplit
+
+from attnact.errors import RunError
+from attnact.train.clips import Ints
+from attnact.train.config import TrainConfig
+
+SELECTION, FINAL = "selection", "final"  # the phases of a run
+
+
+def hold_out(videos: Ints, groups: list[str], config: TrainConfig) -> tuple[Ints, Ints]:
+    """The videos to fit and the videos to choose the epoch by; no group is on both sides.
+
+    Raises:
+        RunError: the videos are of one group only, or all groups would be held out.
+    """
+    names = np.array(groups)[videos]
+    count = len(set(names))
+    if count < 2:
+        raise RunError(
+            "the training videos are of one group: none can be held out; --no-validation"
+        )
+    share = max(config.validation, 1 / count)
+    if math.ceil(share * count) == count:
+        raise RunError(f"--validation {share:g} of {count} groups of videos leaves none to fit")
+    split = GroupShuffleSplit(n_splits=1, test_size=share, random_state=config.seed)
+    fit, held = next(split.split(videos, groups=names))
+    return videos[fit], videos[held]
+
+
+def best_epoch(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The epoch that scored the held-out videos best; among equals, with the lowest loss."""
+    chosen = [line for line in history if line["phase"] == SELECTION]
+    return max(chosen, key=lambda line: (line["validation"], -line["validation_loss"]))
+
+
+def cost(config: TrainConfig, epoch: Mapping[str, Any]) -> float:
+    """What an epoch cost in training, the mean over its clips."""
+    return float(epoch["loss"] + config.attention_penalty * epoch["penalty"])
