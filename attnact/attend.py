@@ -1,97 +1,205 @@
-"""Where a run looks in a video, drawn over its frames; it needs both stages, so stands above."""
+"""Where a run looks in a video, drawn over its frames: a strip, a movie, a GIF."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from os.path import commonpath
 from pathlib import Path
 
 import numpy as np
-import torch
+from PIL import Image
 
-from attnact.checkpoint import Checkpoint, load_checkpoint
 from attnact.errors import RunError
-from attnact.extract.video import read_frames, seen_part
-from attnact.features import CHANNELS, LOCATIONS, FeatureCache
+from attnact.extract.datasets.disk import videos_meant
+from attnact.extract.video import Frame, read_frames, seen_part
+from attnact.features import FeatureCache
 from attnact.motion import resize_of
-from attnact.train import plots, runs
-from attnact.train.clips import Ints, scored_clips
+from attnact.recognise import Attention, Recogniser, ScoredClip
+from attnact.train import movie, plots
+from attnact.train.clips import Ints, scored_cut
 from attnact.train.config import CLIP_FRAMES
-from attnact.train.evaluate import last_steps, masked_steps
 from attnact.train.loop import fold_videos
 from attnact.vocabulary import Split
 
 SHOWN = 8  # frames of a strip, spread over the clip
+SCORES = 4  # classes whose scores a movie shows
+KINDS = ("png", "mp4", "gif")
 
 
-def attention_strips(run_folder: Path, paths: Sequence[str], out: Path) -> list[Path]:
-    """Draws a strip for each video, `<video>.png` in `out`, from the middle clip of the video.
+@dataclass(frozen=True)
+class Video:
+    """A video to draw.
+
+    name: for people; as the cache has it, where it is there.
+    source: the file.
+    cache, position: where its features are; None where they are to be made.
+    """
+
+    name: str
+    source: Path
+    cache: FeatureCache | None = None
+    position: int = 0
+
+
+def find_videos(recogniser: Recogniser, names: Sequence[str]) -> list[Video]:
+    """The videos that are meant.
 
     Args:
-        run_folder: of a finished run.
-        paths: of videos as the cache has them; none for one test video of each class.
-        out: folder for the pictures.
+        recogniser: of the run.
+        names: paths as the run's cache has them, files, folders or lists; none for one test video
+            of each class.
 
     Raises:
-        RunError: the cache has no such video, the model no attention, or a video fewer frames
-            than it had.
-        VideoError: the video file is missing or broken.
+        RunError: there is no such video, or the model has no attention.
+        CacheError: the cache is needed and not there, or damaged.
+        DatasetError: a folder or a list holds no videos.
     """
-    run = runs.open_run(run_folder)
-    cache = run.open_cache()
-    checkpoint = load_checkpoint(run.model)
-    if checkpoint.model.config.kind != "attention":
-        raise RunError(f"{run_folder}: its model has no attention to draw")
+    run = recogniser.run
+    if not recogniser.attends:
+        raise RunError(f"{run.folder}: its model has no attention to draw")
+    cache = run.open_cache() if not names or run.cache.is_file() else None
+    if cache is not None and not names:
+        test = fold_videos(cache, run.config.fold, Split.TEST)
+        return [_cached(cache, video) for video in _one_a_class(cache, test)]
+    found = [video for name in names for video in _meant(recogniser, cache, name)]
+    files = [video.source.absolute() for video in found if video.cache is None]
+    shared = commonpath([file.parent for file in files]) if files else ""
+    return [
+        video
+        if video.cache is not None
+        else Video(video.source.absolute().relative_to(shared).as_posix(), video.source)
+        for video in found
+    ]
+
+
+def missing_encoder() -> str:
+    """The encoder that PyAV lacks for a movie; empty where it has it."""
+    return "" if movie.can_write_mp4() else movie.CODEC
+
+
+def draw_attention(
+    recogniser: Recogniser, video: Video, out: Path, gif: bool = False
+) -> list[Path]:
+    """Draws a video into `out`; gives the files.
+
+    `<video>.png` is a strip of frames from the clip in the middle, each over the same frame as the
+    model saw it. `<video>.mp4`, where PyAV can write it, is the whole video; a frame that stands in
+    several clips has the mean of their maps, one in none those of the last before it.
+    `<video>.gif` is the strip's clip, moving.
+
+    Raises:
+        RunError: the video has other frames than when its features were made.
+        VideoError: the video file is missing or broken.
+        WeightsError: its features cannot be made.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    if paths:
-        unknown = [path for path in paths if path not in cache.paths]
-        if unknown:
-            raise RunError(f"{cache.path}: holds no video {unknown[0]}; say it as the cache does")
-        videos = [cache.paths.index(path) for path in paths]
-    else:
-        videos = _one_a_class(cache, fold_videos(cache, run.config.fold, Split.TEST))
-    return [_strip(run, cache, checkpoint, video, out) for video in videos]
+    attention = recogniser.sum_up_attention(_clips(recogniser, video))
+    clip = _middle_clip(recogniser, video, attention)
+    assert clip.maps is not None
+    title = _title(recogniser, video, attention)
+    shown = np.argsort(-attention.prediction.scores, kind="stable")[:SCORES]
+    steps = np.linspace(0, len(clip.positions) - 1, min(SHOWN, len(clip.positions)))
+    steps = steps.round().astype(int)
+    strip: list[Frame] = []
+    moving: list[Image.Image] = []
+    png, mp4, animation = (out / f"{video.name.replace('/', '_')}.{kind}" for kind in KINDS)
+    with ExitStack() as stack:
+        add = None
+        if movie.can_write_mp4():
+            add = stack.enter_context(movie.writing_mp4(mp4, attention.frame_rate))
+            draw = _drawing(attention, title, recogniser.classes, shown)
+        draw_clip = _drawing(clip, title, recogniser.classes, shown)
+        for i, frame in enumerate(_frames(recogniser, video)):
+            if i in clip.positions[steps]:
+                strip.append(frame)
+            if gif and i in clip.positions:
+                moving.append(draw_clip(i, frame))
+            if add is not None:
+                add(draw(i, frame))
+    labels = [f"frame {i}" for i in clip.positions[steps]]
+    plots.plot_attention(png, np.stack(strip), clip.maps[steps], labels, title)
+    if gif:
+        start, end = clip.seconds
+        movie.write_gif(animation, moving, (end - start) / len(moving))
+    return [png, *([mp4] if add else []), *([animation] if gif else [])]
 
 
-def _strip(
-    run: runs.Run, cache: FeatureCache, checkpoint: Checkpoint, video: int, out: Path
-) -> Path:
-    clips = scored_clips(cache, np.array([video]), replace(run.config, test_stride=1))
-    clip = clips[np.array([len(clips) // 2])]
-    positions = clip.positions()[0]
-    cubes = cache.read(int(positions[0]), int(positions[-1] - positions[0]) + 1)
-    X = torch.from_numpy(cubes[positions - positions[0]]).float()
-    with torch.inference_mode():
-        scores, maps = checkpoint.model(
-            X.view(1, CLIP_FRAMES, LOCATIONS, CHANNELS), torch.from_numpy(clip.mask())
-        )
-    frames_there = int(clip.frames[0])
-    steps = np.linspace(0, frames_there - 1, min(SHOWN, frames_there)).round().astype(int)
-    wanted = positions[steps] - cache.first_frames[video]
-    source, how = cache.root / cache.paths[video], resize_of(cache)
-    read = islice(read_frames(source), int(wanted[-1]) + 1)
-    frames = [seen_part(frame, how) for i, frame in enumerate(read) if i in set(wanted.tolist())]
-    if len(frames) < len(wanted):
-        raise RunError(f"{source}: changed since its features were made")
-    scored = last_steps(torch.from_numpy(clip.mask()), run.config.scored_steps)
-    mean = masked_steps(_probabilities(scores, checkpoint), scored)
-    guess = checkpoint.classes[int(mean.argmax())]
-    title = f"{cache.paths[video]}: {_label(cache, video)}, taken for {guess}"
-    if cache.provenance["weights_are_random"] == "true":
+def _clips(recogniser: Recogniser, video: Video, first: int | None = None) -> Iterator[ScoredClip]:
+    """The clips of the video, or the one that starts at a frame; see `Recogniser`."""
+    if video.cache is not None:
+        yield from recogniser.scored_clips_in(video.cache, video.position, first)
+        return
+    with closing(recogniser.scored_clips([video.source], first)) as videos:
+        yield from next(videos)
+
+
+def _middle_clip(recogniser: Recogniser, video: Video, attention: Attention) -> ScoredClip:
+    config, last = recogniser.run.config, int(attention.positions[-1])
+    spread = (CLIP_FRAMES - 1) * scored_cut(attention.frame_rate, config).step
+    return next(_clips(recogniser, video, (max(0, last - spread) + 1) // 2))
+
+
+def _frames(recogniser: Recogniser, video: Video) -> Iterator[Frame]:
+    """What the backbone saw of each frame of the video."""
+    count, how = 0, resize_of(recogniser.features)
+    for frame in read_frames(video.source):
+        yield seen_part(frame, how)
+        count += 1
+    if video.cache is not None and count != video.cache.rows[video.position].frames:
+        raise RunError(f"{video.source}: changed since its features were made")
+
+
+def _drawing(
+    look: Attention | ScoredClip, title: str, classes: Sequence[str], shown: Ints
+) -> Callable[[int, Frame], Image.Image]:
+    """What draws a frame, from its position in the video, with a map and scores of `look`."""
+    assert look.maps is not None
+    maps = look.maps
+    scene = movie.Scene(title, plots.brightest(maps), [classes[n] for n in shown])
+
+    def draw(position: int, frame: Frame) -> Image.Image:
+        row = max(0, int(np.searchsorted(look.positions, position, "right")) - 1)
+        scores = look.frame_scores[row, shown].tolist()
+        return scene.draw(frame, maps[row], scores, position / look.frame_rate)
+
+    return draw
+
+
+def _title(recogniser: Recogniser, video: Video, attention: Attention) -> str:
+    label = "" if video.cache is None else f"{_label(video.cache, video.position)}, "
+    ((guess, score),) = attention.prediction.top()
+    title = f"{video.name}: {label}taken for {guess} ({100 * score:.0f} %)"
+    if recogniser.features["weights_are_random"] == "true":
         title += " (features of random weights)"
-    picture = out / (cache.paths[video].replace("/", "_") + ".png")
-    names = [f"frame {i}" for i in wanted]
-    plots.plot_attention(picture, np.stack(frames), maps[0, steps].numpy(), names, title)
-    return picture
-
-
-def _probabilities(scores: torch.Tensor, checkpoint: Checkpoint) -> torch.Tensor:
-    return scores.sigmoid() if checkpoint.multi_label else scores.softmax(-1)
+    return title
 
 
 def _label(cache: FeatureCache, video: int) -> str:
     label = cache.labels[video]
     true = np.flatnonzero(label) if cache.multi_label else [label]
     return ", ".join(cache.classes[n] for n in true)
+
+
+def _cached(cache: FeatureCache, position: int) -> Video:
+    name = cache.paths[position]
+    return Video(name, cache.root / name, cache, position)
+
+
+def _meant(recogniser: Recogniser, cache: FeatureCache | None, name: str) -> Iterator[Video]:
+    """The videos that a name means; those that the cache has from there."""
+    if cache is not None and name in cache.paths:
+        yield _cached(cache, cache.paths.index(name))
+        return
+    if not Path(name).exists():
+        where = recogniser.run.cache
+        raise RunError(f"{where}: holds no video {name}, and there is no such file")
+    known = {} if cache is None else {(cache.root / path).resolve(): path for path in cache.paths}
+    for file in videos_meant(Path(name)):
+        path = known.get(file.resolve())
+        if cache is not None and path is not None:
+            yield _cached(cache, cache.paths.index(path))
+        else:
+            yield Video(file.name, file)
 
 
 def _one_a_class(cache: FeatureCache, videos: Ints) -> list[int]:

@@ -1,6 +1,6 @@
 """The command line: what people type, and how what goes wrong is told.
 
-    attnact datasets → download → features → train → evaluate → visualize
+    attnact datasets → download → features → train → evaluate → predict, visualize
                                            → sweep-lambda, table1 → study
 
 The commands themselves are in `commands`.
@@ -14,7 +14,7 @@ import click
 
 from attnact import __version__
 from attnact.cli_options import FilePath
-from attnact.commands import caches, experiments, extraction, training
+from attnact.commands import caches, experiments, extraction, predicting, training
 from attnact.errors import AttnactError
 
 FAILED, INTERRUPTED = 1, 130
@@ -46,8 +46,8 @@ class Messages(click.Group):
 def main() -> None:
     """Action recognition with visual attention: videos → feature cubes → a soft-attention LSTM.
 
-    The way through: datasets, download, features, train, evaluate, visualize; then many runs:
-    sweep-lambda, table1, study.
+    The way through: datasets, download, features, train, evaluate, predict, visualize; then many
+    runs: sweep-lambda, table1, study.
     `attnact demo` goes all of it on videos that it draws itself.
     """
     # Read by torch when it first makes a tensor: large ones then lie in huge pages. A step of
@@ -64,5 +64,6 @@ def demo(to: Path) -> None:
     run_demo(to)
 
 
-for command in (*extraction.COMMANDS, *caches.COMMANDS, *training.COMMANDS, *experiments.COMMANDS):
-    main.add_command(command)
+for commands in (extraction, caches, training, predicting, experiments):
+    for command in commands.COMMANDS:
+        main.add_command(command)

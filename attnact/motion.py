@@ -1,12 +1,13 @@
 """Where something moves in a video, on the grid of the attention maps."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from attnact.extract.video import FRAME_SIDE, Frame, read_frames, resize
-from attnact.features import LOCATIONS, ROWS, FeatureCache
+from attnact.features import LOCATIONS, ROWS
 from attnact.vocabulary import Resize
 
 CELL = FRAME_SIDE // ROWS  # pixels of the frame, in height and in width, to a location
@@ -35,12 +36,12 @@ def motion_maps(path: Path, how: Resize = "squash") -> npt.NDArray[np.float32]:
     return np.stack(maps)
 
 
-def resize_of(cache: FeatureCache) -> Resize:
-    """How the frames of a cache were resized.
+def resize_of(provenance: Mapping[str, str]) -> Resize:
+    """How the frames were resized whose features have this provenance.
 
     Files of the released code do not say it; the script that made them crops (its issue 6).
     """
-    return "squash" if cache.provenance["resize"] == "squash" else "crop"
+    return "squash" if provenance["resize"] == "squash" else "crop"
 
 
 def _difference(a: Frame, b: Frame) -> npt.NDArray[np.float32]:

@@ -83,7 +83,7 @@ def read_motion(cache: FeatureCache, videos: Ints) -> list[Maps]:
         for video in videos.tolist():
             path = cache.root / cache.paths[video]
             try:
-                maps = motion_maps(path, how=resize_of(cache))
+                maps = motion_maps(path, how=resize_of(cache.provenance))
             except VideoError as error:
                 raise RunError(f"{error}; the study reads the videos again") from error
             if len(maps) != cache.rows[video].frames:

@@ -36,11 +36,15 @@ from attnact.provenance import command, now, versions
 
 @dataclass(frozen=True)
 class Extraction:
-    """An extraction that is ready to run; nothing is written yet."""
+    """An extraction that is ready to run; nothing is written yet.
+
+    weights_file: where the weights were read; empty for published and for random ones.
+    """
 
     dataset: Dataset
     backbone: Backbone
     job: Job
+    weights_file: str = ""
 
 
 Report = Callable[[int, int, int], None]  # more frames, more videos, more failures
@@ -74,7 +78,9 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig) -> Extraction:
     # One core decodes some 1000 frames/s; a network on the same CPU takes far fewer.
     decoders = config.decoders or (max(1, cores - 1) if on_gpu else max(1, cores // 8))
     job = Job(plan, cache, dataset.root, 128 if on_gpu else 32, decoders, config.time_limit)
-    return Extraction(dataset, backbone, job)
+    given = config.weights not in (None, RANDOM)
+    file = str(Path(config.weights).resolve()) if config.weights and given else ""
+    return Extraction(dataset, backbone, job, file)
 
 
 def forward_rate(extraction: Extraction) -> float:
@@ -249,6 +255,7 @@ def _listing(dataset: Dataset) -> Listing:
 def _provenance(extraction: Extraction, plan: Plan) -> dict[str, str]:
     return {
         **asdict(plan.settings),
+        "weights_file": extraction.weights_file,
         "weights_are_random": str(extraction.backbone.is_random).lower(),
         "dtype": "float16",
         "device": str(extraction.backbone.device),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from attnact.attend import missing_encoder
 from attnact.cli import main
 from attnact.demo import draw_videos
 from attnact.features import FeatureCache
@@ -125,11 +127,103 @@ def test_evaluate_gives_the_result_again(run):
     assert width(run / "confusion.png") > 100
 
 
-def test_visualize_draws_a_strip_of_each_class(run):
+def test_visualize_draws_a_strip_and_a_movie_of_each_class(run):
     result = attnact("visualize", run)
     pictures = [Path(line) for line in result.stdout.splitlines()]
-    assert len(pictures) == len(FeatureCache(Path("features/balls.h5")).classes)
-    assert all(width(picture) > 500 for picture in pictures)
+    strips = [picture for picture in pictures if picture.suffix == ".png"]
+    assert len(strips) == len(FeatureCache(Path("features/balls.h5")).classes)
+    assert all(width(picture) > 500 for picture in strips)
+    movies = [picture for picture in pictures if picture.suffix == ".mp4"]
+    assert len(movies) == 0 if missing_encoder() else len(strips)
+
+
+def test_visualize_draws_what_is_in_no_cache(run, tmp_path):
+    """The same file under another name gives the same picture, but for its title."""
+    shutil.copy("videos/scene00 blue.avi", tmp_path / "mine.avi")
+    (tmp_path / "bad.avi").write_text("no video")
+    out = tmp_path / "out"
+    result = attnact("visualize", run, tmp_path, "--out", out, "--gif")
+    assert result.exit_code == 3
+    assert "failed: " in result.stderr
+    assert "bad.avi: not a video" in result.stderr
+    assert {file.name for file in out.iterdir()} >= {"mine.avi.png", "mine.avi.gif"}
+    assert not list(out.glob("bad*"))
+    attnact("visualize", run, "videos/scene00 blue.avi", "--out", out, "--gif")
+    with Image.open(out / "mine.avi.gif") as own, Image.open(next(out.glob("*blue*.gif"))) as other:
+        assert own.n_frames == other.n_frames > 20
+        own_pixels, others = (np.asarray(it.convert("RGB"))[40:] for it in (own, other))
+    assert own_pixels.shape == others.shape
+    assert abs(own_pixels.astype(int) - others).mean() < 1
+
+
+def test_predict_scores_a_test_video_as_evaluate_does(run):
+    """The scores of `predictions.csv`, from the files, to what another batch rounds otherwise."""
+    with (run / "predictions.csv").open() as file:
+        header, *expected = csv.reader(file)
+    assert len(expected) >= 3
+    result = attnact("predict", run, *(row[0] for row in expected), "--csv")
+    assert result.exit_code == 0
+    assert "random weights" in result.stderr
+    columns, *rows = csv.reader(result.stdout.splitlines())
+    assert columns == ["video", "prediction", *header[3:]]
+    assert [row[:2] for row in rows] == [[row[0], row[2]] for row in expected]
+    scores, due = (np.array([row[i:] for row in it], float) for i, it in ((2, rows), (3, expected)))
+    np.testing.assert_allclose(scores, due, atol=1e-4)
+
+
+def test_predict_passes_over_what_does_not_decode(run, tmp_path):
+    (tmp_path / "list.txt").write_text(
+        "".join(f"{Path('videos').resolve()}/scene02 {name}.avi\n" for name in ("red", "blue"))
+    )
+    result = attnact("predict", run, tmp_path / "list.txt", "nobody.avi", "--top", "2")
+    assert result.exit_code == 3
+    (line,) = result.stdout.splitlines()
+    assert line.split()[-4::2] == [it[0] for it in top_of(run, "videos/scene02 blue.avi", 2)]
+    assert "scene02 red.avi: scene02 red.avi: not a video" in result.stderr
+    assert "nobody.avi: cannot be opened" in result.stderr
+    assert "2 of 3 videos failed" in result.stderr
+
+
+def top_of(run: Path, video: str, count: int) -> list[tuple[str, float]]:
+    """The README's way in Python."""
+    import attnact
+
+    recogniser = attnact.load(run)
+    assert recogniser.attend(video).maps.shape[1] == 49
+    return recogniser.predict(video).top(count)
+
+
+def test_predict_in_json_and_over_time(run):
+    video = "videos/scene00 blue.avi"
+    whole = json.loads(attnact("predict", run, video, "--json").stdout)
+    assert whole["video"] == video
+    assert whole["prediction"] == max(whole["scores"], key=whole["scores"].get)
+    assert sum(whole["scores"].values()) == pytest.approx(1)
+    result = attnact("predict", run, video, "videos/scene02 red.avi", "--timeline")
+    assert result.exit_code == 3
+    header, *rows = csv.reader(result.stdout.splitlines())
+    assert header == ["video", "start", "end", *whole["scores"]]
+    assert {row[0] for row in rows} == {video}  # of a file that failed there is nothing
+    scores = np.array([row[3:] for row in rows], float)
+    np.testing.assert_allclose(scores.mean(0), list(whole["scores"].values()), rtol=1e-6)
+    times = np.array([row[1:3] for row in rows], float)
+    assert times[0, 0] == 0
+    cache = FeatureCache(Path("features/balls.h5"))
+    frames = cache.rows[cache.paths.index(video)].frames
+    assert times[-1, 1] == pytest.approx(frames / 30, abs=1e-3)
+
+
+def test_predict_needs_the_weights_that_made_the_features(run):
+    weights = Path("features/balls.shards/weights.safetensors")
+    elsewhere = weights.rename("moved.safetensors")
+    try:
+        video = "videos/scene00 blue.avi"
+        result = attnact("predict", run, video)
+        assert result.exit_code == 1
+        assert "weights.safetensors: the weights of the run's features are gone" in result.stderr
+        assert attnact("predict", run, video, "--weights", elsewhere).exit_code == 0
+    finally:
+        elsewhere.rename(weights)
 
 
 def test_visualize_refuses_a_video_that_is_not_there(run):

@@ -3,8 +3,6 @@
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -105,5 +103,4 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
     ("said", "how"), [("squash", "squash"), ("crop", "crop"), ("unknown (released files)", "crop")]
 )
 def test_how_frames_were_resized(said: str, how: str) -> None:
-    cache: Any = SimpleNamespace(provenance={"resize": said})
-    assert resize_of(cache) == how
+    assert resize_of({"resize": said}) == how

@@ -11,6 +11,8 @@ from attnact.vocabulary import ClipForm
 
 Ints = npt.NDArray[np.int64]
 
+UNKNOWN_RATE = 30.0  # frames a second of a video whose file does not tell
+
 
 @dataclass(frozen=True)
 class Clips:
@@ -52,6 +54,39 @@ class Clips:
         return (np.arange(CLIP_FRAMES) < self.valid[:, None]).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How a video is cut into clips, however long it turns out to be; positions are the video's.
+
+    step: frames of the video from one frame of a clip to the next.
+    stride: frames of the video from the start of one clip to the start of the next.
+    first: where the first clip starts.
+    """
+
+    step: int
+    stride: int
+    form: ClipForm = "paper"
+    first: int = 0
+
+    @property
+    def span(self) -> int:
+        """Frames of the video that a whole clip takes up."""
+        paper = (CLIP_FRAMES - 1) * self.step + 1
+        return paper if self.form == "paper" else CLIP_FRAMES * self.step
+
+    def starts(self, count: int) -> Ints:
+        """Where the clips of a video of `count` frames start; the first whether or not it fits."""
+        return np.arange(self.first, max(self.first, count - self.span) + 1, self.stride)
+
+    def there(self, count: int) -> int:
+        """Distinct frames of the first clip of a video of `count` frames."""
+        return min(CLIP_FRAMES, (count - self.first - 1) // self.step + 1)
+
+    def valid(self, there: int) -> int:
+        """Steps that count in a clip of so many distinct frames."""
+        return there if self.form == "paper" else CLIP_FRAMES
+
+
 def cut_clips(
     cache: FeatureCache, videos: Ints, *, fps: float, stride: int, form: ClipForm
 ) -> Clips:
@@ -65,22 +100,29 @@ def cut_clips(
     rows = []
     for position in videos.tolist():
         count, every = cache.rows[position].frames, clip_step(cache, position, fps, form)
-        span = (CLIP_FRAMES - 1) * every + 1 if form == "paper" else CLIP_FRAMES * every
-        starts = np.arange(0, max(0, count - span) + 1, stride)
-        there = min(CLIP_FRAMES, (count - 1) // every + 1)
-        row = np.empty((len(starts), 4), np.int64)
-        row[:] = position, 0, every, there
+        cut = Cut(every, stride, form)
+        starts, there = cut.starts(count), cut.there(count)
+        row = np.empty((len(starts), 5), np.int64)
+        row[:] = position, 0, every, there, cut.valid(there)
         row[:, 1] = cache.first_frames[position] + starts
         rows.append(row)
-    video, first, step, frames = np.concatenate(rows).T if rows else np.empty((4, 0), np.int64)
-    valid = frames if form == "paper" else np.full_like(frames, CLIP_FRAMES)
-    return Clips(video, first, step, frames, valid)
+    return Clips(*(np.concatenate(rows).T if rows else np.empty((5, 0), np.int64)))
 
 
 def clip_step(cache: FeatureCache, video: int, fps: float, form: ClipForm) -> int:
     """Cached frames of the video from one frame of a clip to the next; see `cut_clips`."""
-    rate = cache.rows[video].frame_rate or 30.0
-    return max(1, round(rate / fps) if form == "paper" else int(30 / fps))
+    return step_at(cache.rows[video].frame_rate, fps, form)
+
+
+def step_at(frame_rate: float, fps: float, form: ClipForm) -> int:
+    """Frames of a video of this frame rate, 0 if unknown, from one frame of a clip to the next."""
+    return max(1, round((frame_rate or UNKNOWN_RATE) / fps) if form == "paper" else int(30 / fps))
+
+
+def scored_cut(frame_rate: float, config: TrainConfig) -> Cut:
+    """How a run cuts a video of this frame rate to score it."""
+    step = step_at(frame_rate, config.test_fps or config.fps, config.clip_form)
+    return Cut(step, config.test_stride, config.clip_form)
 
 
 def scored_clips(

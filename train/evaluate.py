@@ -78,11 +78,10 @@ def score_videos(
             target = labels[torch.from_numpy(batch.video).to(labels.device)]
             losses = clip_loss(scores, maps, target, batch.mask, config.penalty_form)
             here = row[done : done + len(batch.video)]
-            probabilities = scores.softmax(-1) if target.ndim == 1 else scores.sigmoid()
-            scored = last_steps(batch.mask, config.scored_steps)
-            clip_scores = masked_steps(probabilities, scored).double().cpu().numpy()
+            chances = probabilities(scores, target.ndim == 2)
+            clip_scores = score_clips(chances, batch.mask, config)
             np.add.at(mean, here, clip_scores)
-            np.add.at(votes, here, _votes(clip_scores, target.ndim == 2))
+            np.add.at(votes, here, clip_votes(clip_scores, target.ndim == 2))
             if maps is not None:
                 attends = True
                 seen = masked_steps(look_measures(maps), batch.mask)
@@ -91,11 +90,33 @@ def score_videos(
             done += len(here)
             advance(len(here), "")
     model.train(was_training)
-    if not np.isfinite(mean).all():
-        raise RunError("the scores are not numbers any more; try a smaller --learning-rate")
-    mean, looks = mean / count[:, None], looks / count[:, None]
-    video_scores = mean if config.vote == "mean" else (votes + mean) / (count[:, None] + 1)
+    video_scores = sum_up(mean, votes, count[:, None], config)
+    looks = looks / count[:, None]
     return VideoScores(videos, video_scores, loss / len(clips), looks if attends else None)
+
+
+def probabilities(scores: Tensor, multi_label: bool) -> Tensor:
+    """What a model's scores (..., N) say of each class, between 0 and 1."""
+    return scores.sigmoid() if multi_label else scores.softmax(-1)
+
+
+def score_clips(chances: Tensor, mask: Tensor, config: TrainConfig) -> Floats:
+    """The scores of clips, (B, N), from the probabilities (B, T, N) at their steps."""
+    scored = last_steps(mask, config.scored_steps)
+    scores: Floats = masked_steps(chances, scored).double().cpu().numpy()
+    return scores
+
+
+def sum_up(total: Floats, votes: Floats, count: Ints | int, config: TrainConfig) -> Floats:
+    """The scores of videos, (..., N), from the sums of their clips' scores and votes.
+
+    Raises:
+        RunError: the model has come to weights that make no numbers.
+    """
+    if not np.isfinite(total).all():
+        raise RunError("the scores are not numbers any more; try a smaller --learning-rate")
+    mean: Floats = total / count
+    return mean if config.vote == "mean" else (votes + mean) / (count + 1)
 
 
 def look_measures(maps: Tensor) -> Tensor:
@@ -215,7 +236,8 @@ def _read_table(
         raise RunError(f"{path}: cannot be read ({error})") from error
 
 
-def _votes(scores: Floats, multi_label: bool) -> Floats:
+def clip_votes(scores: Floats, multi_label: bool) -> Floats:
+    """The classes (B, N) that clips with these scores vote for, 1 for each."""
     if multi_label:
         return (scores > 0.5).astype(np.float64)
     votes: Floats = np.eye(scores.shape[1])[scores.argmax(1)]

@@ -1,6 +1,7 @@
 """Pictures: a sweep, a confusion matrix, and a clip with the attention over it."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
+from scipy.ndimage import gaussian_filter1d
 
 from attnact.features import LOCATIONS, ROWS
 from attnact.train.evaluate import MASS
 from attnact.train.grid import Grid
 from attnact.train.measures import Interval
+
+SMOOTHING = 20 / 32  # of a location: the Gaussian over a map that is drawn
 
 Frames = npt.NDArray[np.uint8]
 
@@ -106,8 +109,8 @@ def plot_attention(
 ) -> None:
     """A strip of frames over the same frames as the model saw them.
 
-    The brightness of a location is its share of the attention; it is the same scale in every
-    frame, from none to the largest share in the strip.
+    The brightness of a location is its share of the attention, smoothed; it is the same scale in
+    every frame, from none to the largest share in the strip.
 
     Args:
         path: of the PNG to write.
@@ -118,23 +121,62 @@ def plot_attention(
     """
     n, height, width = frames.shape[:3]
     figure = Figure((1.5 * n + 0.4, 1.5 * 2 * height / width + 0.9), layout="constrained")
-    figure.suptitle(f"{title}\nwhite: {100 * maps.max():.0f} % of the attention", fontsize=9)
+    white = brightest(maps)
+    figure.suptitle(f"{title}\n{legend(white)}", fontsize=9)
     axes = figure.subplots(2, n, squeeze=False)
     for i in range(n):
-        glow = upsample(maps[i] / maps.max(), height, width)[..., None]
-        lit = frames[i] * (0.25 + 0.5 * glow) + 255 * 0.25 * glow
         _show(axes[0, i], frames[i], "")
-        _show(axes[1, i], lit.clip(0, 255).astype(np.uint8), labels[i])
+        _show(axes[1, i], light(frames[i], maps[i], white), labels[i])
     _save(figure, path)
+
+
+def legend(white: float) -> str:
+    """The range of the light in words."""
+    even = 100 / LOCATIONS
+    return f"attention a location: darkest 0 %, brightest {100 * white:.1f} %; even: {even:.1f} %"
 
 
 def upsample(
     attention_map: npt.NDArray[np.float32], height: int, width: int
 ) -> npt.NDArray[np.float32]:
-    """A map of L values, (height, width): smooth, never negative, never above its maximum."""
-    grid = Image.fromarray(attention_map.reshape(ROWS, ROWS).astype(np.float32))
-    smooth = np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC))
-    return smooth.clip(0, float(attention_map.max()))
+    """A map of L values, (height, width): smooth, never negative, never above its maximum.
+
+    For 224×224 it is scikit-image's `pyramid_expand(upscale=32, sigma=20)`, which the released
+    notebook draws with.
+    """
+    grid = attention_map.reshape(ROWS, ROWS)
+    smooth: npt.NDArray[np.float32] = _expansion(height) @ grid @ _expansion(width).T
+    return smooth
+
+
+def brightest(maps: npt.NDArray[np.float32]) -> float:
+    """The largest value of maps (n, L) once they are smooth; one at a time, for there are many."""
+    return max(float(upsample(one, 7 * ROWS, 7 * ROWS).max()) for one in maps)
+
+
+def light(
+    frame: Frames, attention_map: npt.NDArray[np.float32], white: float
+) -> npt.NDArray[np.uint8]:
+    """The frame lit where a map (L,) is; `white` is the value that is lit most."""
+    glow = upsample(attention_map / white, *frame.shape[:2])[..., None]
+    lit: npt.NDArray[np.uint8] = shine(frame, glow)
+    return lit
+
+
+def shine(pixels: npt.NDArray[Any], glow: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Pixels as bright as a glow from 0 to 1 makes them."""
+    return (pixels * (0.25 + 0.5 * glow) + 255 * 0.25 * glow).clip(0, 255).astype(np.uint8)
+
+
+@lru_cache(16)
+def _expansion(size: int) -> npt.NDArray[np.float32]:
+    """What makes `size` pixels of a row of locations, (size, ROWS): linear, then a Gaussian."""
+    place = (np.arange(size) + 0.5) * ROWS / size - 0.5
+    mirrored = np.pad(np.eye(ROWS), ((1, 1), (0, 0)), mode="reflect")
+    linear = [np.interp(place, np.arange(-1, ROWS + 1), column) for column in mirrored.T]
+    sigma = SMOOTHING * size / ROWS
+    smooth = gaussian_filter1d(np.stack(linear, axis=1), sigma, axis=0)
+    return np.asarray(smooth, np.float32)
 
 
 def _intervals(axes: Any, found: Mapping[str, Interval]) -> None:

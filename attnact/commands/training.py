@@ -1,4 +1,4 @@
-"""One run: train, evaluate, visualize, import-released-model."""
+"""One run: train, evaluate, import-released-model."""
 
 from pathlib import Path
 from typing import Any
@@ -75,21 +75,6 @@ def evaluate(run: Path, features_in: str, device: str | None) -> None:
     _show_result(found.folder, result)
 
 
-@click.command()
-@click.argument("run", type=FilePath)
-@click.argument("videos", nargs=-1)
-@click.option("--out", type=FilePath, help="Folder for the pictures.  [default: RUN/attention]")
-def visualize(run: Path, videos: tuple[str, ...], out: Path | None) -> None:
-    """Draw frames of test videos with the run's attention over them.
-
-    VIDEOS are paths as the cache has them; without any, one test video of each class.
-    """
-    from attnact.attend import attention_strips
-
-    for picture in attention_strips(run, videos, out or run / "attention"):
-        click.echo(picture)
-
-
 @click.command("import-released-model")
 @click.argument("archive", type=FilePath)
 @click.argument("cache", type=FilePath, required=False)
@@ -117,4 +102,4 @@ def _show_result(folder: Path, result: dict[str, Any]) -> None:
         click.echo("the features are of random weights, so the figure says little", err=True)
 
 
-COMMANDS: tuple[click.Command, ...] = (train, evaluate, visualize, import_released_model)
+COMMANDS: tuple[click.Command, ...] = (train, evaluate, import_released_model)

@@ -28,6 +28,27 @@ def videos_in(folder: Path) -> list[Path]:
     return sorted(inside, key=lambda path: path.name)
 
 
+def videos_meant(path: Path) -> list[Path]:
+    """Return the videos that a path means.
+
+    All below a folder; those of a list, `.txt`, a path a line, relative to the list's own folder;
+    or the one file. Raises DatasetError where a folder or a list holds none or cannot be read.
+    """
+    try:
+        if path.is_dir():
+            found = sorted(file for file in path.rglob("*") if is_video(file) and file.is_file())
+        elif path.suffix.lower() == ".txt":
+            lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+            found = [path.parent / line for line in lines if line]
+        else:
+            return [path]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: cannot be read as a list of videos ({error})") from error
+    if not found:
+        raise DatasetError(f"{path}: holds no videos; their names end in {VIDEOS}")
+    return found
+
+
 def path_below(root: Path, file: Path) -> str:
     """Return a file's path relative to root, with forward slashes, as the cache stores it.
 

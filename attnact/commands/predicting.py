@@ -1,0 +1,158 @@
+"""A finished run on any videos: predict, visualize."""
+
+import csv
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from attnact.cli_options import FilePath
+from attnact.commands.extraction import SOME_FAILED
+from attnact.errors import VideoError
+
+weights_option = click.option(
+    "--weights", type=FilePath, help="Where the backbone's weights are now, if not where they were."
+)
+device_option = click.option("--device", help="As torch names it.  [default: the GPU if any]")
+
+
+@click.command()
+@click.argument("run", type=FilePath)
+@click.argument("videos", nargs=-1, type=FilePath, required=True)
+@click.option("--top", default=3, show_default=True, help="Classes to show a video.")
+@click.option("--csv", "form", flag_value="csv", help="All scores, a row a video.")
+@click.option("--json", "form", flag_value="json", help="All scores, a JSON object a line.")
+@click.option("--timeline", "form", flag_value="timeline", help="CSV of all scores, a row a clip.")
+@weights_option
+@device_option
+def predict(
+    run: Path,
+    videos: tuple[Path, ...],
+    top: int,
+    form: str | None,
+    weights: Path | None,
+    device: str | None,
+) -> None:
+    """Say what is done in any videos, with a finished run.
+
+    VIDEOS are files, folders, or lists (.txt, a path a line). Their features are made as those that
+    the run was trained on; the scores of a test video are those of `evaluate`, to about 1e-4.
+    A video that does not decode is passed over; then the exit code is 3.
+    """
+    from attnact.extract.datasets.disk import videos_meant
+    from attnact.recognise import Recogniser
+
+    if top < 1:
+        raise click.UsageError("--top must be at least 1")
+    recogniser = Recogniser(run, weights, device)
+    files = [file for path in videos for file in videos_meant(path)]
+    write = {"csv": _write_csv, "json": _write_json, "timeline": _write_timeline}.get(
+        form or "", _write_table(top, max(len(str(file)) for file in files))
+    )
+    _warn_of_random_weights(recogniser)
+    if form in ("csv", "timeline"):
+        columns = ["video", "prediction"] if form == "csv" else ["video", "start", "end"]
+        _row(sys.stdout, [*columns, *recogniser.classes])
+    with closing(recogniser.scored_clips(files)) as scored:
+        pairs = zip(files, scored, strict=True)
+        _one_by_one(pairs, lambda file, clips: write(recogniser, file, clips))
+
+
+@click.command()
+@click.argument("run", type=FilePath)
+@click.argument("videos", nargs=-1)
+@click.option("--out", type=FilePath, help="Folder for the pictures.  [default: RUN/attention]")
+@click.option("--gif", is_flag=True, help="Also a GIF of the clip in the middle.")
+@weights_option
+@device_option
+def visualize(
+    run: Path,
+    videos: tuple[str, ...],
+    out: Path | None,
+    gif: bool,
+    weights: Path | None,
+    device: str | None,
+) -> None:
+    """Draw videos with the run's attention over them: a strip of frames, and a movie.
+
+    VIDEOS are paths as the run's cache has them, or any files, folders or lists (.txt); without
+    any, one test video of each class.
+    """
+    from attnact.attend import draw_attention, find_videos, missing_encoder
+    from attnact.recognise import Recogniser
+
+    recogniser = Recogniser(run, weights, device)
+    found = find_videos(recogniser, videos)
+    if missing_encoder():
+        warning = f"this PyAV lacks {missing_encoder()}, so no MP4 is written"
+        click.echo(f"attnact: warning: {warning}", err=True)
+
+    def draw(file: Path, video: Any) -> None:
+        for picture in draw_attention(recogniser, video, out or run / "attention", gif):
+            click.echo(picture)
+
+    _one_by_one([(video.source, video) for video in found], draw)
+
+
+def _one_by_one(videos: Iterable[tuple[Path, Any]], work: Callable[[Path, Any], None]) -> None:
+    """Does the work on each video; those that do not decode are told, and make the exit code."""
+    count = failed = 0
+    for file, video in videos:
+        count += 1
+        try:
+            work(file, video)
+        except VideoError as error:
+            failed += 1
+            click.echo(f"attnact: failed: {file}: {error}", err=True)
+        sys.stdout.flush()
+    if failed:
+        click.echo(f"{failed} of {count} videos failed", err=True)
+        sys.exit(SOME_FAILED)
+
+
+def _write_table(top: int, width: int) -> Callable[[Any, Path, Iterator[Any]], None]:
+    def write(recogniser: Any, file: Path, clips: Iterator[Any]) -> None:
+        found = recogniser.sum_up(clips).top(top)
+        click.echo(f"{file!s:{width}}  " + "  ".join(f"{name} {s:.3f}" for name, s in found))
+
+    return write
+
+
+def _write_csv(recogniser: Any, file: Path, clips: Iterator[Any]) -> None:
+    found = recogniser.sum_up(clips)
+    _row(sys.stdout, [file, found.top()[0][0], *map(repr, found.scores.tolist())])
+
+
+def _write_json(recogniser: Any, file: Path, clips: Iterator[Any]) -> None:
+    found = recogniser.sum_up(clips)
+    scores = dict(zip(found.classes, found.scores.tolist(), strict=True))
+    line = {"video": str(file), "prediction": found.top()[0][0], "scores": scores}
+    click.echo(json.dumps(line, ensure_ascii=False))
+
+
+def _write_timeline(recogniser: Any, file: Path, clips: Iterator[Any]) -> None:
+    # Beside, until the file is known to be whole; on disk, as it may be long.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as beside:
+        for clip in clips:
+            times = (f"{seconds:.3f}" for seconds in clip.seconds)
+            _row(beside, [file, *times, *map(repr, clip.scores.tolist())])
+        beside.seek(0)
+        shutil.copyfileobj(beside, sys.stdout)
+
+
+def _row(file: IO[str], values: Iterable[object]) -> None:
+    csv.writer(file, lineterminator="\n").writerow(values)
+
+
+def _warn_of_random_weights(recogniser: Any) -> None:
+    if recogniser.features["weights_are_random"] == "true":
+        click.echo("the features are of random weights, so the scores say little", err=True)
+
+
+COMMANDS: tuple[click.Command, ...] = (predict, visualize)

@@ -1,0 +1,265 @@
+"""Any video through a run: its class scores, and where the model looks.
+
+The video is decoded, its features are made as those of the run's cache were, and clips of them go
+through the model as they come, so that a long video takes no more memory than a short one.
+"""
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from attnact.checkpoint import load_checkpoint
+from attnact.errors import RunError, VideoError
+from attnact.extract.backbone import Backbone
+from attnact.extract.decoding import Event, Failed, Frames
+from attnact.extract.recorded import read_videos, recorded_backbone
+from attnact.extract.video import VideoInfo
+from attnact.features import CUBE, FeatureCache
+from attnact.motion import resize_of
+from attnact.progress import Advance, progress
+from attnact.train.clips import UNKNOWN_RATE, Cut, Ints, scored_cut
+from attnact.train.evaluate import Floats, clip_votes, probabilities, score_clips, sum_up
+from attnact.train.runs import open_run
+from attnact.train.stream import Block, cached_blocks, needed, stream_clips
+from attnact.vocabulary import Decoder
+
+NEVER = 2**40  # frames to the next clip where one is wanted
+TIME_LIMIT = 60.0  # seconds without a frame after which a file is given up
+
+
+class ScoredClip(NamedTuple):
+    """What the model makes of one clip, of n distinct frames of a video.
+
+    positions: of the frames in the video, (n,).
+    frame_rate: of the video.
+    scores: a probability for each class, (N,).
+    frame_scores: the same after each frame, (n, N).
+    maps: the attention map of each frame, (n, L); None for a model without attention.
+    """
+
+    positions: Ints
+    frame_rate: float
+    scores: Floats
+    frame_scores: npt.NDArray[np.float32]
+    maps: npt.NDArray[np.float32] | None
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """When its first frame begins and its last one ends."""
+        return self.positions[0] / self.frame_rate, (self.positions[-1] + 1) / self.frame_rate
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The scores of a video, (N,), as `attnact evaluate` would give them, and the classes."""
+
+    scores: Floats
+    classes: list[str]
+
+    def top(self, count: int = 1) -> list[tuple[str, float]]:
+        """The classes with the highest scores, highest first."""
+        order = np.argsort(-self.scores, kind="stable")[:count].tolist()
+        return [(self.classes[n], float(self.scores[n])) for n in order]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Where the model looks in a video, and what it says meanwhile; means over a frame's clips.
+
+    positions: of the frames that stand in some clip, ascending, (n,).
+    frame_rate: of the video.
+    maps: the attention map of each, (n, L).
+    frame_scores: the probability of each class at each, (n, N).
+    prediction: for the whole video.
+    """
+
+    positions: Ints
+    frame_rate: float
+    maps: npt.NDArray[np.float32]
+    frame_scores: npt.NDArray[np.float32]
+    prediction: Prediction
+
+
+class Recogniser:
+    """A finished run, ready for any video.
+
+    run         the run
+    classes     their names, in the order of the scores
+    features    the provenance of the features that its model takes
+
+    Args:
+        run_folder: of the run.
+        weights: the backbone's weights; None for where they were when the features were made.
+        device: as torch names it; the GPU if there is one.
+
+    Raises:
+        RunError: there is no such run, or it is not finished.
+    """
+
+    def __init__(
+        self, run_folder: Path, weights: Path | None = None, device: str | None = None
+    ) -> None:
+        self.run = open_run(run_folder)
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._weights = weights
+        self._checkpoint = load_checkpoint(self.run.model, self._device)
+        self.classes = self._checkpoint.classes
+        self.features = self._checkpoint.features
+        self.attends = self._checkpoint.model.config.kind == "attention"
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """What made the features of the run, loaded when it is first asked for.
+
+        Raises:
+            WeightsError: the weights are not there or are others, or nothing is recorded.
+        """
+        return recorded_backbone(self.features, self.run.cache, self._weights, str(self._device))
+
+    def predict(self, video: str | Path) -> Prediction:
+        """The scores of a video file.
+
+        They are those of `attnact evaluate` to about 1e-4: other batches round otherwise.
+
+        Raises:
+            VideoError: the file is missing or broken.
+            WeightsError: see `backbone`.
+        """
+        with closing(self.scored_clips([Path(video)])) as videos:
+            return self.sum_up(next(videos))
+
+    def attend(self, video: str | Path) -> Attention:
+        """Where the model looks in a video file.
+
+        Raises:
+            RunError: the model has no attention.
+            VideoError: the file is missing or broken.
+            WeightsError: see `backbone`.
+        """
+        with closing(self.scored_clips([Path(video)])) as videos:
+            return self.sum_up_attention(next(videos))
+
+    def scored_clips(
+        self, videos: Sequence[Path], first: int | None = None
+    ) -> Generator[Iterator[ScoredClip], None, None]:
+        """The clips of each video, as they are scored; a bad video raises VideoError at its end.
+
+        Args:
+            videos: the files, read one after the other.
+            first: the frame where the one clip starts that is wanted of each; None for all clips.
+        """
+        backbone = self.backbone  # before a process is started in vain
+        decoder: Decoder = "decord" if self.features.get("decoder") == "decord" else "pyav"
+        with closing(read_videos(videos, decoder, resize_of(self.features), TIME_LIMIT)) as read:
+            for video, (header, events) in zip(videos, read, strict=True):
+                yield self._scored(video, header, events, backbone, first)
+
+    def scored_clips_in(
+        self, cache: FeatureCache, video: int, first: int | None = None
+    ) -> Iterator[ScoredClip]:
+        """The same of a video of the run's cache, from the features there."""
+        rate = cache.rows[video].frame_rate
+        cut = self._cut(rate, first)
+        return self._score(cached_blocks(cache, video, cut), cut, rate)
+
+    def sum_up(self, clips: Iterable[ScoredClip]) -> Prediction:
+        """The scores of the video that these are all clips of."""
+        total, votes, count = np.zeros(len(self.classes)), np.zeros(len(self.classes)), 0
+        for clip in clips:
+            total += clip.scores
+            votes += clip_votes(clip.scores[None], self._checkpoint.multi_label)[0]
+            count += 1
+        return Prediction(sum_up(total, votes, count, self.run.config), self.classes)
+
+    def sum_up_attention(self, clips: Iterable[ScoredClip]) -> Attention:
+        """Where the model looks in the video that these are all clips of; see `attend`."""
+        if not self.attends:
+            raise RunError(f"{self.run.folder}: its model has no attention to draw")
+        sums: dict[int, Any] = {}  # position -> a map and scores, and how often they were added
+        rate = UNKNOWN_RATE
+
+        def noted(clip: ScoredClip) -> ScoredClip:
+            nonlocal rate
+            assert clip.maps is not None
+            rate = clip.frame_rate
+            ones = np.ones((len(clip.maps), 1), np.float32)
+            seen = np.concatenate([clip.maps, clip.frame_scores, ones], axis=1)
+            for position, row in zip(clip.positions.tolist(), seen, strict=True):
+                sums[position] = sums[position] + row if position in sums else row
+            return clip
+
+        prediction = self.sum_up(map(noted, clips))
+        positions = sorted(sums)
+        rows = np.stack([sums[position] for position in positions])
+        maps, scores = np.split(rows[:, :-1] / rows[:, -1:], [-len(self.classes)], axis=1)
+        return Attention(np.array(positions), rate, maps, scores, prediction)
+
+    def _cut(self, rate: float, first: int | None) -> Cut:
+        cut = scored_cut(rate, self.run.config)
+        return cut if first is None else replace(cut, first=first, stride=NEVER)
+
+    def _scored(
+        self,
+        video: Path,
+        header: VideoInfo | Failed,
+        events: Iterator[Event],
+        backbone: Backbone,
+        first: int | None,
+    ) -> Iterator[ScoredClip]:
+        if isinstance(header, Failed):
+            raise VideoError(header.reason)
+        cut = self._cut(header.frame_rate, first)
+        with progress(video.name, header.declared_frames, "frames") as advance:
+            for clip in self._score(
+                _blocks(events, backbone, cut, advance), cut, header.frame_rate
+            ):
+                yield clip
+                if first is not None:
+                    return
+
+    def _score(self, blocks: Iterator[Block], cut: Cut, rate: float) -> Iterator[ScoredClip]:
+        """Scores the clips of a video, a few at a time."""
+        checkpoint, rate = self._checkpoint, rate or UNKNOWN_RATE
+        for clips, X in stream_clips(blocks, cut):
+            mask = torch.from_numpy(clips.mask()).to(self._device)
+            with torch.inference_mode():
+                scores, maps = checkpoint.model(X.to(self._device), mask)
+                chances = probabilities(scores, checkpoint.multi_label)
+                whole = score_clips(chances, mask, self.run.config)
+            there = int(clips.frames[0])
+            looks = None if maps is None else maps[:, :there].cpu().numpy()
+            for i, positions in enumerate(clips.positions()[:, :there]):
+                yield ScoredClip(
+                    positions,
+                    rate,
+                    whole[i],
+                    chances[i, :there].cpu().numpy(),
+                    None if looks is None else looks[i],
+                )
+
+
+def _blocks(
+    events: Iterator[Event], backbone: Backbone, cut: Cut, advance: Advance
+) -> Iterator[Block]:
+    """The features of a file's frames, as they are decoded; a file that fails raises VideoError."""
+    count = 0
+    for event in events:
+        if isinstance(event, Failed):
+            raise VideoError(event.reason)
+        if not isinstance(event, Frames):
+            return
+        every = np.arange(count, count + len(event.frames))
+        positions = needed(cut, every)
+        cubes = torch.empty(0, *CUBE)
+        if len(positions):  # float16, as a cache holds them
+            cubes = backbone(torch.from_numpy(event.frames[positions - count])).half()
+        count += len(every)
+        advance(len(every), "")
+        yield Block(count, positions, cubes)

@@ -1,0 +1,74 @@
+"""Features of another video, made just as those of a cache were."""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from attnact.errors import WeightsError
+from attnact.extract.backbone import BACKBONES, Backbone, load_backbone
+from attnact.extract.decoding import Event, Failed, decode, probe_all
+from attnact.extract.pipeline import random_weights_path
+from attnact.extract.video import VideoInfo
+from attnact.extract.weights import PUBLISHED
+from attnact.vocabulary import Decoder, Resize
+
+WAY_OUT = "say where they are with --weights FILE"
+
+
+def recorded_backbone(
+    provenance: Mapping[str, str], cache: Path, weights: Path | None, device: str
+) -> Backbone:
+    """The backbone that made the features with this provenance.
+
+    Args:
+        provenance: of the cache.
+        cache: where the cache is or was; random weights lie beside it.
+        weights: the file with the weights; None for where they were.
+        device: as torch names it.
+
+    Raises:
+        WeightsError: the weights are not there or are others, or nothing is recorded.
+    """
+    name = provenance["backbone"]
+    if name not in BACKBONES:
+        raise WeightsError(
+            f"{cache}: its features were made elsewhere (backbone {name}), so none can be made of "
+            "another video"
+        )
+    backbone = load_backbone(name, weights or _recorded_file(provenance, cache), device)
+    if backbone.digest != provenance["weights_digest"]:
+        raise WeightsError(
+            f"{weights or backbone.weights}: not the weights that made the run's features "
+            f"({provenance['weights']}, digest {provenance['weights_digest'][:12]}, here "
+            f"{backbone.digest[:12]}); {WAY_OUT}"
+        )
+    return backbone
+
+
+def read_videos(
+    paths: Sequence[Path], decoder: Decoder, how: Resize, time_limit: float
+) -> Generator[tuple[VideoInfo | Failed, Iterator[Event]], None, None]:
+    """The header of each file and what `decode` gives of it, one file after the other.
+
+    The events of a file are to be read before the next file is asked for; the last of them is
+    `Ended` or `Failed`.
+    """
+    events = groupby(decode(paths, decoder, how, time_limit), key=lambda event: event[0])
+    for header, (_, own) in zip(probe_all(paths, time_limit), events, strict=True):
+        yield header, (event for _, event in own)
+
+
+def _recorded_file(provenance: Mapping[str, str], cache: Path) -> Path | None:
+    """Where the weights were; None for published ones, which can be fetched again."""
+    label, recorded = provenance["weights"], provenance.get("weights_file", "")
+    if recorded:
+        file = Path(recorded)
+    elif provenance["weights_are_random"] == "true":
+        file = random_weights_path(cache)
+    elif label == PUBLISHED[provenance["backbone"]].label:
+        return None
+    else:
+        raise WeightsError(f"{cache}: does not record where its weights ({label}) lay; {WAY_OUT}")
+    if not file.is_file():
+        raise WeightsError(f"{file}: the weights of the run's features are gone; {WAY_OUT}")
+    return file
