@@ -53,7 +53,8 @@ class ScoredClip(NamedTuple):
     @property
     def seconds(self) -> tuple[float, float]:
         """When its first frame begins and its last one ends."""
-        return self.positions[0] / self.frame_rate, (self.positions[-1] + 1) / self.frame_rate
+        first, last = int(self.positions[0]), int(self.positions[-1])
+        return first / self.frame_rate, (last + 1) / self.frame_rate
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,8 @@ class Recogniser:
         self, videos: Sequence[Path], first: int | None = None
     ) -> Generator[Iterator[ScoredClip], None, None]:
         """The clips of each video, as they are scored; a bad video raises VideoError at its end.
+
+        They are to be read before the next video is asked for.
 
         Args:
             videos: the files, read one after the other.
@@ -263,3 +266,4 @@ def _blocks(
         count += len(every)
         advance(len(every), "")
         yield Block(count, positions, cubes)
+    raise ValueError("each video's clips are to be read before the next video's")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from attnact.errors import DatasetError
 from attnact.extract.datasets import DATASETS, load_dataset
 from attnact.extract.datasets.base import Video, straddling_groups
-from attnact.extract.datasets.disk import some
+from attnact.extract.datasets.disk import some, videos_meant
 from attnact.vocabulary import Split
 
 
@@ -43,6 +44,32 @@ def test_unknown_name(tmp_path: Path) -> None:
         ValueError, match="called 'ucf101'; there are ucf11, hmdb51, hollywood2, fol"
     ):
         load_dataset("ucf101", tmp_path)
+
+
+def test_what_a_path_means(tmp_path: Path) -> None:
+    """A folder all that is below it, a list its lines, any other path itself."""
+    for name in ("b.mp4", "a.AVI", "deep/c.mkv", "notes.csv", ".hidden.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    names = [path.relative_to(tmp_path).as_posix() for path in videos_meant(tmp_path)]
+    assert names == ["a.AVI", "b.mp4", "deep/c.mkv"]
+    (tmp_path / "list.txt").write_text("b.mp4\n\n deep/c.mkv\n/far/d.avi\n")
+    assert videos_meant(tmp_path / "list.txt") == [
+        *(tmp_path / "b.mp4", tmp_path / "deep/c.mkv", Path("/far/d.avi"))
+    ]
+    assert videos_meant(tmp_path / "gone.mp4") == [tmp_path / "gone.mp4"]
+
+
+def test_a_path_that_means_nothing_is_told(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\xfa")
+    for name in ("empty", "empty.txt"):
+        with pytest.raises(DatasetError, match="holds no videos"):
+            videos_meant(tmp_path / name)
+    for name in ("bytes.txt", "gone.txt"):
+        with pytest.raises(DatasetError, match="cannot be read as a list"):
+            videos_meant(tmp_path / name)
 
 
 def test_import_is_cheap() -> None:
