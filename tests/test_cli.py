@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from attnact import __version__, cli
-from attnact.commands import caches, experiments, extraction, training
+from attnact.commands import caches, experiments, extraction, predicting, training
 from attnact.errors import VideoError
 from attnact.extract.datasets import DATASETS
 from attnact.train import runs
@@ -26,6 +26,9 @@ NO_DATA = [
     (("evaluate", "nowhere"), 1, "nowhere/config.json: no such file"),
     (("sweep-lambda",), 1, "no cache in features/"),
     (("visualize", "nowhere"), 1, "nowhere/config.json: no such file"),
+    (("predict", "nowhere", "a.mp4"), 1, "nowhere/config.json: no such file"),
+    (("predict", "nowhere"), 2, "Missing argument 'VIDEOS"),
+    (("predict", "nowhere", "a.mp4", "--top", "0"), 2, "--top must be at least 1"),
     (("cache", "info", "text.h5"), 1, "text.h5: not a whole HDF5 file"),
     (("download", "kinetics"), 2, "'kinetics' is not one of"),
 ]
@@ -63,7 +66,7 @@ def test_videos_without_a_frame_rate_are_told(make_cache, tmp_path, monkeypatch)
     assert ["2 without a frame rate" in text for text in told] == [True, False]
 
 
-@pytest.mark.parametrize("module", [caches, experiments, extraction, training])
+@pytest.mark.parametrize("module", [caches, experiments, extraction, predicting, training])
 def test_every_command_that_is_written_can_be_typed(module):
     commands = [it for it in vars(module).values() if isinstance(it, click.Command)]
     typed = [*cli.main.commands.values(), *caches.cache.commands.values()]

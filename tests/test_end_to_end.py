@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+import attnact as attnact_package
 from attnact.attend import missing_encoder
 from attnact.cli import main
 from attnact.demo import draw_videos
@@ -178,19 +179,23 @@ def test_predict_passes_over_what_does_not_decode(run, tmp_path):
     result = attnact("predict", run, tmp_path / "list.txt", "nobody.avi", "--top", "2")
     assert result.exit_code == 3
     (line,) = result.stdout.splitlines()
-    assert line.split()[-4::2] == [it[0] for it in top_of(run, "videos/scene02 blue.avi", 2)]
+    found = attnact_package.load(run).predict("videos/scene02 blue.avi").top(2)
+    assert line.split()[-4:] == [word for name, score in found for word in (name, f"{score:.3f}")]
     assert "scene02 red.avi: scene02 red.avi: not a video" in result.stderr
     assert "nobody.avi: cannot be opened" in result.stderr
     assert "2 of 3 videos failed" in result.stderr
 
 
-def top_of(run: Path, video: str, count: int) -> list[tuple[str, float]]:
-    """The README's way in Python."""
-    import attnact
-
-    recogniser = attnact.load(run)
-    assert recogniser.attend(video).maps.shape[1] == 49
-    return recogniser.predict(video).top(count)
+def test_the_few_lines_of_the_readme(run, capsys):
+    """As they stand there, but for the names of the run and the video."""
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    lines = readme.split("```python\n")[1].split("```")[0]
+    assert len(lines.splitlines()) < 10
+    video = "videos/scene00 blue.avi"
+    exec(lines.replace("runs/hmdb51/first", str(run)).replace("mine.mp4", video), found := {})
+    top = found["recogniser"].predict(video).top(3)
+    assert str(top) in capsys.readouterr().out
+    assert found["recogniser"].attend(video).maps.shape[1] == 49
 
 
 def test_predict_in_json_and_over_time(run):

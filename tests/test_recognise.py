@@ -21,6 +21,7 @@ from attnact.train.config import TrainConfig
 from attnact.train.loop import score_test, train
 from attnact.train.runs import create_run, open_run
 from attnact.train.store import open_store, videos_in
+from attnact.train.stream import stream_clips
 
 CONFIG = TrainConfig(
     fold="1", lstm_layers=1, hidden_size=4, epochs=2, batch_size=8, validation=0.0, test_stride=4
@@ -97,6 +98,20 @@ def test_scores_of_test_videos_are_those_of_evaluate(make_run, cache, choices) -
         np.testing.assert_allclose(found.scores, scores, atol=1e-6)
         cached = recogniser.sum_up(recogniser.scored_clips_in(cache, video))
         np.testing.assert_allclose(cached.scores, scores, atol=1e-6)
+
+
+def test_features_are_rounded_as_a_cache_holds_them(make_run, cache, monkeypatch) -> None:
+    seen = []
+
+    def watched(blocks, cut):
+        for clips, X in stream_clips(blocks, cut):
+            seen.append(X)
+            yield clips, X
+
+    monkeypatch.setattr(recognise, "stream_clips", watched)
+    make_run().predict(cache.root / cache.paths[1])
+    due = cache.read(int(cache.first_frames[1]), 30).reshape(30, 49, 1024)
+    assert (torch.cat(seen)[0].numpy() == due).all()
 
 
 def test_clips_say_when_they_are(make_run, cache) -> None:
