@@ -14,11 +14,12 @@ from attnact.extract.datasets.disk import videos_meant
 from attnact.extract.video import Frame, read_frames, seen_part
 from attnact.features import FeatureCache
 from attnact.motion import resize_of
-from attnact.recognise import Attention, Recogniser, ScoredClip
+from attnact.recognise import Recogniser
 from attnact.train import movie, plots
 from attnact.train.clips import Ints, scored_cut
 from attnact.train.config import CLIP_FRAMES
 from attnact.train.loop import fold_videos
+from attnact.train.scored import Attention, ScoredClip
 from attnact.vocabulary import Split
 
 SHOWN = 8  # frames of a strip, spread over the clip

@@ -6,13 +6,12 @@ through the model as they come, so that a long video takes no more memory than a
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from attnact.checkpoint import load_checkpoint
@@ -24,68 +23,15 @@ from attnact.extract.video import VideoInfo
 from attnact.features import CUBE, FeatureCache
 from attnact.motion import resize_of
 from attnact.progress import Advance, progress
-from attnact.train.clips import UNKNOWN_RATE, Cut, Ints, scored_cut
-from attnact.train.evaluate import Floats, clip_votes, probabilities, score_clips, sum_up
+from attnact.train.clips import UNKNOWN_RATE, Cut, scored_cut
+from attnact.train.evaluate import clip_votes, probabilities, score_clips, sum_up
 from attnact.train.runs import open_run
+from attnact.train.scored import Attention, Prediction, ScoredClip
 from attnact.train.stream import Block, cached_blocks, needed, stream_clips
 from attnact.vocabulary import Decoder
 
 NEVER = 2**40  # frames to the next clip where one is wanted
 TIME_LIMIT = 60.0  # seconds without a frame after which a file is given up
-
-
-class ScoredClip(NamedTuple):
-    """What the model makes of one clip, of n distinct frames of a video.
-
-    positions: of the frames in the video, (n,).
-    frame_rate: of the video.
-    scores: a probability for each class, (N,).
-    frame_scores: the same after each frame, (n, N).
-    maps: the attention map of each frame, (n, L); None for a model without attention.
-    """
-
-    positions: Ints
-    frame_rate: float
-    scores: Floats
-    frame_scores: npt.NDArray[np.float32]
-    maps: npt.NDArray[np.float32] | None
-
-    @property
-    def seconds(self) -> tuple[float, float]:
-        """When its first frame begins and its last one ends."""
-        first, last = int(self.positions[0]), int(self.positions[-1])
-        return first / self.frame_rate, (last + 1) / self.frame_rate
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The scores of a video, (N,), as `attnact evaluate` would give them, and the classes."""
-
-    scores: Floats
-    classes: list[str]
-
-    def top(self, count: int = 1) -> list[tuple[str, float]]:
-        """The classes with the highest scores, highest first."""
-        order = np.argsort(-self.scores, kind="stable")[:count].tolist()
-        return [(self.classes[n], float(self.scores[n])) for n in order]
-
-
-@dataclass(frozen=True)
-class Attention:
-    """Where the model looks in a video, and what it says meanwhile; means over a frame's clips.
-
-    positions: of the frames that stand in some clip, ascending, (n,).
-    frame_rate: of the video.
-    maps: the attention map of each, (n, L).
-    frame_scores: the probability of each class at each, (n, N).
-    prediction: for the whole video.
-    """
-
-    positions: Ints
-    frame_rate: float
-    maps: npt.NDArray[np.float32]
-    frame_scores: npt.NDArray[np.float32]
-    prediction: Prediction
 
 
 class Recogniser:

@@ -16,10 +16,11 @@ from attnact import recognise
 from attnact.errors import RunError, VideoError, WeightsError
 from attnact.extract.video import read_frames, resize
 from attnact.features import FeatureCache
-from attnact.recognise import Prediction, Recogniser, ScoredClip
+from attnact.recognise import Recogniser
 from attnact.train.config import TrainConfig
 from attnact.train.loop import score_test, train
 from attnact.train.runs import create_run, open_run
+from attnact.train.scored import Prediction, ScoredClip
 from attnact.train.store import open_store, videos_in
 from attnact.train.stream import stream_clips
 
