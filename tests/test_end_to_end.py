@@ -70,8 +70,8 @@ def test_dry_run_shows_the_plan_and_writes_nothing(tmp_path):
         *("--out", out, "--dry-run"),
     )
     assert result.exit_code == 0
-    assert "12 videos, 4 classes" in result.stderr
-    assert "GiB" in result.stderr
+    assert "12 videos, 4 classes" in result.stdout
+    assert "GiB" in result.stdout
     assert not list(tmp_path.iterdir())
 
 

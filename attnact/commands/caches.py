@@ -20,7 +20,7 @@ IN_ORDER = click.option(
 
 @click.group()
 def cache() -> None:
-    """Look into a feature cache, check every byte of it, exchange it with the released code."""
+    """Look into a feature cache, check it, exchange it."""
 
 
 @cache.command()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import click
+from attnact.progress import note
 
 
 def find_cache(path: Path | None) -> Any:
@@ -35,5 +35,5 @@ def open_features(cache: Any, folds: list[str], place: str, device: str | None) 
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     videos = videos_in(cache, folds)
     store = open_store(cache, videos, place, where)  # type: ignore[arg-type]  # a checked choice
-    click.echo(f"{cache.path}: {describe(cache, videos, store)}; training on {where}", err=True)
+    note(f"{cache.path}: {describe(cache, videos, store)}; training on {where}")
     return store
