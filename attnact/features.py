@@ -116,6 +116,11 @@ class FeatureCache:
         """Whether several classes may hold for one video."""
         return self.labels.ndim == 2
 
+    @property
+    def random_weights(self) -> bool:
+        """Whether the backbone was not trained; whatever comes of it has to say so."""
+        return self.provenance["weights_are_random"] == "true"
+
     def read(self, first: int, count: int) -> Cubes:
         """The feature cubes of `count` frames in a row, (count, 7, 7, 1024), of `dtype`.
 

@@ -153,7 +153,7 @@ def describe_scores(cache: FeatureCache, scored: VideoScores) -> dict[str, Any]:
         "videos": len(scored.videos),
         "attention_entropy": entropy,
         "attention_spread": spread,
-        "random_weights": cache.provenance["weights_are_random"] == "true",
+        "random_weights": cache.random_weights,
     }
 
 
