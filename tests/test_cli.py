@@ -138,21 +138,28 @@ def test_python_m_attnact_runs_beside_a_users_own_train_py(tmp_path):
     assert version.stdout.strip().endswith(__version__)
 
 
-@pytest.mark.parametrize("command", sorted(cli.main.commands))
+COMMANDS = [(name,) for name in cli.main.commands if name != "cache"]
+COMMANDS += [("cache", name) for name in caches.cache.commands]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_says_it_in_a_line_with_an_example(command):
-    (line,) = [it for it in top_help() if it.split()[:1] == [command]]
+    lines = CliRunner().invoke(cli.main, [*command[:-1], "--help"]).stdout.splitlines()
+    listed = lines[lines.index("Commands:") + 1 :]
+    (line,) = [it for it in listed if it.split()[:1] == [command[-1]]]
     assert not line.endswith("...")
-    lines = CliRunner().invoke(cli.main, [command, "--help"]).stdout.splitlines()
-    examples = [it.strip() for it in lines if it.strip().startswith("Example: attnact ")]
-    if command != "cache":  # a group, whose commands are its examples
-        assert examples
+    lines = CliRunner().invoke(cli.main, [*command, "--help"]).stdout.splitlines()
+    examples = [it.split() for it in lines if it.strip().startswith("Example: attnact ")]
+    assert examples
     for example in examples:
-        assert example.split()[2] == command
+        assert tuple(example[2:])[: len(command)] == command
 
 
-def top_help():
-    lines = CliRunner().invoke(cli.main, ["--help"]).stdout.splitlines()
-    return lines[lines.index("Commands:") + 1 :]
+def test_a_mistyped_cache(make_cache, tmp_path, monkeypatch):
+    make_cache(tmp_path / "features" / "balls.h5", videos=6)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.main, ["cache", "info", "bals"])
+    assert result.stderr == "attnact: error: bals: no such file or cache; did you mean balls?\n"
 
 
 def test_quiet_leaves_results_and_errors(make_cache, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """What several commands begin with: the cache that is meant, and its features in memory."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ def find_cache(path: Path | None) -> Any:
     folder = Path("features")
     if path is not None:
         named = folder / f"{path}.h5"
+        if not path.is_file() and not named.is_file():
+            near = get_close_matches(path.name, [file.stem for file in folder.glob("*.h5")], 1)
+            if near:
+                raise CacheError(f"{path}: no such file or cache; did you mean {near[0]}?")
         return FeatureCache(named if named.is_file() and not path.is_file() else path)
     found = sorted(folder.glob("*.h5"))
     if not found:
