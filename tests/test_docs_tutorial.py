@@ -33,6 +33,8 @@ def test_the_commands_run(tmp_path, monkeypatch):
     (draw,) = blocks("tutorial.md", "python")
     exec(draw, {})
     assert len(list(Path("clips").glob("*/*.avi"))) == 12
+    (choices,) = blocks("tutorial.md", "toml")
+    Path("small.toml").write_text(choices, encoding="utf-8")
     told = {}
     for words in commands():
         assert words[0] == "attnact"
