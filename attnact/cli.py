@@ -2,6 +2,7 @@
 
     attnact datasets → download → features → train → evaluate → visualize
                                            → sweep-lambda, table1 → study
+                                           → report
 
 The commands themselves are in `commands`.
 """
@@ -14,7 +15,7 @@ import click
 
 from attnact import __version__
 from attnact.cli_options import FilePath
-from attnact.commands import caches, experiments, extraction, training
+from attnact.commands import caches, experiments, extraction, reporting, training
 from attnact.errors import AttnactError
 
 FAILED, INTERRUPTED = 1, 130
@@ -47,7 +48,7 @@ def main() -> None:
     """Action recognition with visual attention: videos → feature cubes → a soft-attention LSTM.
 
     The way through: datasets, download, features, train, evaluate, visualize; then many runs:
-    sweep-lambda, table1, study.
+    sweep-lambda, table1, study; and a page of them: report.
     `attnact demo` goes all of it on videos that it draws itself.
     """
     # Read by torch when it first makes a tensor: large ones then lie in huge pages. A step of
@@ -64,5 +65,6 @@ def demo(to: Path) -> None:
     run_demo(to)
 
 
-for command in (*extraction.COMMANDS, *caches.COMMANDS, *training.COMMANDS, *experiments.COMMANDS):
-    main.add_command(command)
+for module in (extraction, caches, training, experiments, reporting):
+    for command in module.COMMANDS:
+        main.add_command(command)
