@@ -176,6 +176,7 @@ def test_without_a_cache_there_is_no_gallery(work, tmp_path):
     config = (tmp_path / "even/config.json").read_text().replace("small.h5", "gone.h5")
     (tmp_path / "even/config.json").write_text(config)
     (note,) = write_page([tmp_path / "even"], tmp_path / "report.html", 24, CPU)
+    assert note.startswith("Not in the gallery: even: ")
     assert "gone.h5: no such file" in note
     page = Page(tmp_path / "report.html")
     assert note in page.text

@@ -21,6 +21,7 @@ from attnact.page.read import Predictions, Setting, ShownRun
 from attnact.train.clips import Ints, scored_clips
 from attnact.train.looks import Looks, frame_maps
 from attnact.train.store import FeatureStore, open_store
+from attnact.train.tables import listed
 
 SHOWN = 8  # frames of a video
 FRAME_BOX = 208, 160  # pixels, the width and the height that a frame must fit
@@ -119,13 +120,15 @@ def choose(pool: Mapping[Path, PoolVideo], count: int) -> list[Path]:
 def _open_caches(settings: Sequence[Setting], notes: list[str]) -> dict[str, FeatureCache]:
     """Digest -> the cache, of those that are there and as they were."""
     found: dict[str, FeatureCache] = {}
+    lost: dict[str, list[str]] = {}  # reason -> settings
     for setting in settings:
         run = setting.runs[0].run
         try:
             if run.cache_digest not in found:
                 found[run.cache_digest] = run.open_cache()
         except AttnactError as error:
-            notes.append(f"{setting.name} is not in the gallery: {error}")
+            lost.setdefault(str(error), []).append(setting.name)
+    notes += [f"Not in the gallery: {listed(names)}: {why}" for why, names in lost.items()]
     return found
 
 

@@ -149,7 +149,8 @@ def read_scores(path: Path, multi_label: bool) -> Predictions:
         scores = np.array([row[3:] for row in rows], np.float64).reshape(len(rows), len(classes))
         labels = np.zeros((len(rows), len(classes)), np.int64)
         for i, row in enumerate(rows):
-            for name in row[1].split("|") if multi_label and row[1] else [row[1]] * bool(row[1]):
+            names = [row[1]] if not multi_label else row[1].split("|") if row[1] else []
+            for name in names:
                 labels[i, classes.index(name)] = 1
     except (OSError, csv.Error, IndexError, ValueError) as error:
         raise RunError(f"{path}: cannot be read ({error})") from error

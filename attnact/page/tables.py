@@ -89,8 +89,10 @@ def sweep_charts(path: Path, header: Sequence[str]) -> list[Markup]:
 def _study(folder: Path) -> list[Found]:
     """A part for each question that `study.md` asks, with its table and picture."""
     found = []
-    sections = _text(folder / "study.md").split("\n## ")[1:]
-    for file, section in zip(sorted(folder.glob("[1-9]-*.csv")), sections, strict=False):
+    for section in _text(folder / "study.md").split("\n## ")[1:]:
+        file = next(folder.glob(f"{section.partition('.')[0]}-*.csv"), None)
+        if file is None:
+            continue
         title, _, rest = section.partition("\n")
         picture = file.with_suffix(".png")
         pictures = [_data_uri(picture)] if picture.is_file() else []
