@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -19,7 +20,8 @@ from attnact.checkpoint import load_checkpoint
 from attnact.cli import main
 from attnact.errors import RunError
 from attnact.extract.video import read_frames
-from attnact.page.gallery import Guess, PoolVideo, choose
+from attnact.features import FeatureCache, index_digest
+from attnact.page.pool import Guess, PoolVideo, choose
 from attnact.page.read import Predictions, find_runs, settings_of
 from attnact.page.write import UNIT, write_page
 from attnact.train.clips import scored_clips
@@ -203,6 +205,20 @@ def test_a_file_that_lost_frames_is_left_out(work, tmp_path, monkeypatch):
     notes = write_page([work / "runs/mean"], tmp_path / "report.html", 1, CPU)
     assert len(notes) == 1
     assert "changed since its features were made" in notes[0]
+
+
+def test_maps_of_another_part_of_the_frame_are_not_drawn(work, make_cache, tmp_path):
+    """One run saw the whole of the frames, the other their centre."""
+    cropped = make_cache(tmp_path / "cropped.h5", classes=HOSTILE, root=work)
+    with h5py.File(cropped.path, "r+") as file:
+        file["provenance"].attrs["resize"] = "crop"
+        file.attrs["digest"] = index_digest(file)
+    train_runs(tmp_path, FeatureCache(cropped.path), {"centre": {"fold": "1"}})
+    runs = [work / "runs/even", tmp_path / "centre"]
+    notes = write_page(runs, tmp_path / "report.html", 24, CPU)
+    assert notes == ["centre has no maps here: it saw another part of the frames"]
+    for video in Page(tmp_path / "report.html").data["videos"]:
+        assert [guess["maps"] is None for guess in video["guesses"]] == [False, True]
 
 
 def test_unfinished_and_damaged_runs(work, tmp_path):

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,39 +16,15 @@ from attnact.errors import AttnactError, RunError
 from attnact.extract.video import Frame, read_frames, seen_part
 from attnact.features import FeatureCache
 from attnact.motion import resize_of
-from attnact.page.read import Predictions, Setting, ShownRun
+from attnact.page.pool import Guess, PoolVideo, choose, open_caches, tested_videos
+from attnact.page.read import Setting, ShownRun
 from attnact.train.clips import Ints, scored_clips
 from attnact.train.looks import Looks, frame_maps
 from attnact.train.store import FeatureStore, open_store
-from attnact.train.tables import listed
 
 SHOWN = 8  # frames of a video
 FRAME_BOX = 208, 160  # pixels, the width and the height that a frame must fit
 QUALITY = 75  # of the JPEG; 24 videos of 8 frames are about 1 MB
-
-
-class Guess(NamedTuple):
-    """What a setting makes of a video, by the first of its runs that tests it.
-
-    row: of the video in the run's predictions.
-    """
-
-    run: ShownRun
-    predictions: Predictions
-    row: int
-
-    @property
-    def confidence(self) -> float:
-        """The highest score."""
-        return float(self.predictions.scores[self.row].max())
-
-
-class PoolVideo(NamedTuple):
-    """A video that runs tested: where it stands in which cache, and what each setting guessed."""
-
-    cache: FeatureCache
-    position: int
-    guesses: dict[int, Guess]
 
 
 @dataclass(frozen=True)
@@ -75,8 +50,8 @@ def make_gallery(
 ) -> tuple[list[GalleryVideo], list[str]]:
     """At most `count` test videos, and a line for each thing that is missing."""
     notes: list[str] = []
-    caches = _open_caches(settings, notes) if count else {}
-    pool = _tested(settings, caches)
+    caches = open_caches(settings, notes) if count else {}
+    pool = tested_videos(settings, caches)
     there = {path: it for path, it in pool.items() if path.is_file()}
     if len(there) < len(pool):
         gone = [path for path in pool if path not in there]
@@ -93,65 +68,6 @@ def make_gallery(
     return found, notes
 
 
-def choose(pool: Mapping[Path, PoolVideo], count: int) -> list[Path]:
-    """At most `count` videos, from the classes in turn, and in each class right and wrong in turn.
-
-    Where there are more classes than videos to show, they are spread over the list of classes.
-    Right and wrong is what the first setting that tested the video got.
-    """
-    cells: dict[str, dict[bool, list[Path]]] = {}
-    for path, tested in pool.items():
-        guess = next(iter(tested.guesses.values()))
-        name = ", ".join(guess.predictions.true(guess.row))
-        right = guess.predictions.right(guess.row)
-        cells.setdefault(name, {True: [], False: []})[right].append(path)
-    queues = []
-    for number, name in enumerate(sorted(cells)):
-        first, second = (cells[name][right] for right in ((True, False), (False, True))[number % 2])
-        both = min(len(first), len(second))
-        mixed = [path for pair in zip(first, second, strict=False) for path in pair]
-        queues.append(mixed + first[both:] + second[both:])
-    if len(queues) > count:
-        queues = [queues[i] for i in np.linspace(0, len(queues) - 1, count).round().astype(int)]
-    longest = max(map(len, queues), default=0)
-    return [queue[i] for i in range(longest) for queue in queues if i < len(queue)][:count]
-
-
-def _open_caches(settings: Sequence[Setting], notes: list[str]) -> dict[str, FeatureCache]:
-    """Digest -> the cache, of those that are there and as they were."""
-    found: dict[str, FeatureCache] = {}
-    lost: dict[str, list[str]] = {}  # reason -> settings
-    for setting in settings:
-        run = setting.runs[0].run
-        try:
-            if run.cache_digest not in found:
-                found[run.cache_digest] = run.open_cache()
-        except AttnactError as error:
-            lost.setdefault(str(error), []).append(setting.name)
-    notes += [f"Not in the gallery: {listed(names)}: {why}" for why, names in lost.items()]
-    return found
-
-
-def _tested(
-    settings: Sequence[Setting], caches: Mapping[str, FeatureCache]
-) -> dict[Path, PoolVideo]:
-    """Every test video of any run by its file, those of the first attention model first."""
-    found: dict[Path, PoolVideo] = {}
-    order = sorted(range(len(settings)), key=lambda i: settings[i].config.model != "attention")
-    for number in order:
-        for run in settings[number].runs:
-            cache = caches.get(run.run.cache_digest)
-            if cache is None or run.predictions is None:
-                continue
-            position = {path: i for i, path in enumerate(cache.paths)}
-            for row, name in enumerate(run.predictions.videos):
-                if name in position:
-                    new = PoolVideo(cache, position[name], {})
-                    tested = found.setdefault(cache.root / name, new)
-                    tested.guesses.setdefault(number, Guess(run, run.predictions, row))
-    return found
-
-
 def _looks(
     settings: Sequence[Setting],
     caches: Mapping[str, FeatureCache],
@@ -160,14 +76,7 @@ def _looks(
     notes: list[str],
 ) -> dict[Path, dict[int, Looks]]:
     """File -> number of the setting -> where it looks there, as far as models and features are."""
-    wanted: dict[tuple[int, Path], tuple[ShownRun, list[str]]] = {}
-    for tested in chosen:
-        for number, guess in tested.guesses.items():
-            if settings[number].config.model == "attention":
-                key = number, guess.run.run.folder
-                wanted.setdefault(key, (guess.run, []))[1].append(
-                    guess.predictions.videos[guess.row]
-                )
+    wanted = _wanted(settings, caches, chosen, notes)
     stores: dict[str, FeatureStore] = {}
     found: dict[Path, dict[int, Looks]] = {}
     for (number, _), (run, names) in wanted.items():
@@ -183,6 +92,29 @@ def _looks(
         except AttnactError as error:
             notes.append(f"{run.name} has no maps here: {error}")
     return found
+
+
+def _wanted(
+    settings: Sequence[Setting],
+    caches: Mapping[str, FeatureCache],
+    chosen: Sequence[PoolVideo],
+    notes: list[str],
+) -> dict[tuple[int, Path], tuple[ShownRun, list[str]]]:
+    """(number of the setting, folder of the run) -> the run, and the videos that it speaks for."""
+    wanted: dict[tuple[int, Path], tuple[ShownRun, list[str]]] = {}
+    elsewhere = set()
+    for tested in chosen:
+        for number, guess in tested.guesses.items():
+            if settings[number].config.model != "attention":
+                continue
+            # A map of the whole frame would lie wrongly over its centre, and the other way round.
+            if resize_of(caches[guess.run.run.cache_digest]) != resize_of(tested.cache):
+                elsewhere.add(settings[number].name)
+                continue
+            name = guess.predictions.videos[guess.row]
+            wanted.setdefault((number, guess.run.run.folder), (guess.run, []))[1].append(name)
+    notes += [f"{name} has no maps here: it saw another part of the frames" for name in elsewhere]
+    return wanted
 
 
 def _store(

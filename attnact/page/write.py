@@ -19,7 +19,8 @@ from attnact.errors import RunError
 from attnact.features import LOCATIONS
 from attnact.files import write_text
 from attnact.page.charts import Axis, Line, bar, chart, swatch
-from attnact.page.gallery import GalleryVideo, Guess, make_gallery
+from attnact.page.gallery import GalleryVideo, make_gallery
+from attnact.page.pool import Guess
 from attnact.page.read import Setting, common, differing, find_runs, settings_of
 from attnact.page.tables import find_tables
 from attnact.train.evaluate import Floats, average_precisions, confusion
