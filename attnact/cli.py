@@ -2,6 +2,7 @@
 
     attnact datasets → download → features → train → evaluate → visualize
                                            → sweep-lambda, table1 → study
+                                           → report
 
 The commands themselves are in `commands`.
 """
@@ -15,7 +16,7 @@ import click
 
 from attnact import __version__
 from attnact.cli_options import FilePath
-from attnact.commands import caches, experiments, extraction, training
+from attnact.commands import caches, experiments, extraction, reporting, training
 from attnact.errors import AttnactError
 from attnact.progress import be_quiet
 
@@ -65,7 +66,7 @@ def main(context: click.Context, quiet: bool, verbose: bool) -> None:
     \b
     The way through:
       datasets → download → features → train → evaluate → visualize
-      and many runs: sweep-lambda, table1 → study
+      and many runs: sweep-lambda, table1 → study → report
     `attnact demo` goes all of it on videos that it draws itself.
     """
     be_quiet(quiet)
@@ -76,8 +77,9 @@ def main(context: click.Context, quiet: bool, verbose: bool) -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
-for command in (*extraction.COMMANDS, *caches.COMMANDS, *training.COMMANDS, *experiments.COMMANDS):
-    main.add_command(command)
+for module in (extraction, caches, training, experiments, reporting):
+    for command in module.COMMANDS:
+        main.add_command(command)
 
 
 @main.command()

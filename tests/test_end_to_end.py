@@ -174,6 +174,19 @@ def test_table1_and_the_study_on_its_runs():
         assert (folder / "study" / f"{file}.csv").read_text()
 
 
+def test_a_report_of_runs_and_of_the_table(run):
+    """After the tests before it; the page has its own in test_report_page.py."""
+    result = attnact("report", run, "runs/balls/table1", "--videos", "2")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "report.html\n", "")
+    page = Path("report.html").read_text()
+    assert "7 models compared" in page
+    assert "Features of random weights." in page
+    for part in ("Table 1: table1", "1. Does attention help?", "5. How stable is it?"):
+        assert f"<h3>{part}</h3>" in page
+    assert page.count('class="strip"') == 2
+    assert page.count("data:image/png") == 5
+
+
 def test_a_study_needs_the_whole_table(run):
     """A run that is in the way leaves its row out."""
     folder = Path("runs/balls/short")

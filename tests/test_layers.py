@@ -21,13 +21,13 @@ FLOORS = [
     {"attnact.checkpoint", "attnact.released.model"},
     {"attnact.extract", "attnact.train"},  # and all that is in them
     {"attnact.motion"},
-    {"attnact.attend", "attnact.demo", "attnact.study"},
+    {"attnact.attend", "attnact.demo", "attnact.page", "attnact.study"},
     {"attnact.commands"},
     {"attnact.cli"},
     {"attnact.__main__"},
 ]
 STAGES = ("attnact.extract", "attnact.train")
-PACKAGES = (*STAGES, "attnact.commands")
+PACKAGES = (*STAGES, "attnact.commands", "attnact.page")
 
 
 def modules() -> dict[str, Path]:
@@ -89,7 +89,7 @@ def test_only_the_top_knows_both_stages():
         for name in MODULES
         if all(any(module.startswith(stage) for module in imports(name)) for stage in STAGES)
     }
-    assert both <= {"attnact.attend", "attnact.demo", "attnact.study"}
+    assert both <= {"attnact.attend", "attnact.demo", "attnact.page.gallery", "attnact.study"}
 
 
 def test_help_needs_no_heavy_library():
