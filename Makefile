@@ -3,9 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+DOCS_READY := .venv/.docs-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo features train sweep check lint types test bench clean
+.PHONY: help install demo features train sweep check lint types test bench docs clean
 
 help:  ## Show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -48,6 +49,14 @@ test: $(READY)  ## Run the tests
 bench: $(READY)  ## Measure the speed, and how far it is from this machine's limits
 	$(BIN)/python -m tests.bench
 
+docs: $(DOCS_READY)  ## Build the pages of docs/ into site/, warnings being errors
+	$(BIN)/mkdocs build --strict
+
+$(DOCS_READY): $(READY) constraints-docs.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -c constraints-docs.txt -e '.[docs]'
+	touch $@
+
 clean:  ## Remove .venv and what tools leave behind; features and runs stay
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find attnact extract train tests -name __pycache__ -prune -exec rm -rf {} +

@@ -2,11 +2,13 @@
 
     attnact datasets → download → features → train → evaluate → predict, visualize
                                            → sweep-lambda, table1 → study
+                                           → report
 
 The commands themselves are in `commands`.
 """
 
 import os
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,16 @@ import click
 
 from attnact import __version__
 from attnact.cli_options import FilePath
-from attnact.commands import caches, experiments, extraction, predicting, training
+from attnact.commands import (
+    caches,
+    experiments,
+    extraction,
+    predicting,
+    reporting,
+    training,
+)
 from attnact.errors import AttnactError
+from attnact.progress import be_quiet
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -28,42 +38,65 @@ class Messages(click.Group):
         try:
             return super().invoke(ctx)
         except AttnactError as error:
+            if ctx.params["verbose"]:
+                traceback.print_exc()
             self._say(f"error: {error}")
             ctx.exit(FAILED)
         except ValueError as error:
+            if ctx.params["verbose"]:
+                traceback.print_exc()
             raise click.UsageError(str(error)) from error
         except KeyboardInterrupt:
             self._say("interrupted; nothing that was finished is lost")
             ctx.exit(INTERRUPTED)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they are used."""
+        return list(self.commands)
 
     @staticmethod
     def _say(line: str) -> None:
         click.echo(f"attnact: {line}", err=True)
 
 
-@click.group(cls=Messages, context_settings={"help_option_names": ["-h", "--help"]})
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(cls=Messages, context_settings=SETTINGS)
 @click.version_option(__version__)
-def main() -> None:
+@click.option("-q", "--quiet", is_flag=True, help="Only results, warnings and errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Errors with all that led to them.")
+@click.pass_context
+def main(context: click.Context, quiet: bool, verbose: bool) -> None:
     """Action recognition with visual attention: videos → feature cubes → a soft-attention LSTM.
 
-    The way through: datasets, download, features, train, evaluate, predict, visualize; then many
-    runs: sweep-lambda, table1, study.
+    \b
+    The way through:
+      datasets → download → features → train → evaluate → predict, visualize
+      and many runs: sweep-lambda, table1 → study → report
     `attnact demo` goes all of it on videos that it draws itself.
     """
+    be_quiet(quiet)
+    if os.environ.get("NO_COLOR"):
+        context.color = False
     # Read by torch when it first makes a tensor: large ones then lie in huge pages. A step of
     # context attention on a CPU otherwise spends a third of its time on fresh pages.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
+for module in (extraction, caches, training, predicting, experiments, reporting):
+    for command in module.COMMANDS:
+        main.add_command(command)
+
+
 @main.command()
 @click.option("--to", type=FilePath, default="demo", show_default=True, help="Folder for it all.")
 def demo(to: Path) -> None:
-    """Draw videos, and go the whole way on them: features, training, sweep, pictures."""
+    """Go the whole way on videos that it draws itself.
+
+    \b
+    Example: attnact demo --to my-demo
+    """
     from attnact.demo import run_demo
 
     run_demo(to)
-
-
-for commands in (extraction, caches, training, predicting, experiments):
-    for command in commands.COMMANDS:
-        main.add_command(command)

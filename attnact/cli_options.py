@@ -1,13 +1,23 @@
-"""Options of the command line made from a config class, so that each is written once."""
+"""Options of the command line made from a config class, so that each is written once; and files
+of them.
+"""
 
+import json
+import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Value = TypeVar("Value")
@@ -36,6 +46,53 @@ def options_of(config: type, without: Sequence[str] = ()) -> Callable[[Command],
         return command
 
     return decorate
+
+
+def config_option(config: type) -> Callable[[Command], Command]:
+    """`--config FILE`: choices from a TOML file, or the config.json of a run; flags win.
+
+    What a run chose and the command does not ask for, such as a sweep's λ, is left out.
+    """
+    fields_of_runs = {field.name for field in fields(config)}
+
+    def load(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
+        if path is None:
+            return
+        options = {option.name for option in context.command.params} - {parameter.name}
+        values, of_run = read_choices(path)
+        unknown = [name for name in values if name not in options]
+        if of_run:
+            unknown = [name for name in unknown if name not in fields_of_runs]
+        if unknown:
+            near = get_close_matches(unknown[0], sorted(filter(None, options)), 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise click.UsageError(f"{path}: unknown choice {unknown[0]!r}{hint}")
+        context.default_map = {**(context.default_map or {}), **values}
+
+    text = "Choices from a TOML file or a run's config.json; options here win."
+    return click.option(
+        "--config", type=FilePath, is_eager=True, expose_value=False, callback=load, help=text
+    )
+
+
+def read_choices(path: Path) -> tuple[dict[str, Any], bool]:
+    """Field name -> value, and whether the file is of a run.
+
+    Raises:
+        click.UsageError: the file is missing, or neither TOML nor the config of a run.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        of_run = path.suffix == ".json"
+        values = json.loads(text)["train"] if of_run else tomllib.loads(text)
+        long = {short.removeprefix("--"): name for name, short in SHORT.items()}
+        names = {key: long.get(key, key.replace("-", "_")) for key in values}
+        return {names[key]: value for key, value in values.items() if value is not None}, of_run
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise click.UsageError(
+            f"{path}: no TOML of choices such as hidden_size = 512, and no config.json of a run "
+            f"({error})"
+        ) from error
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:

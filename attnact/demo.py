@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from attnact.errors import RunError, WeightsError
 from attnact.files import publish
+from attnact.progress import is_quiet
 from attnact.train.runs import open_run
 
 COLOURS = {
@@ -80,7 +81,8 @@ def _attnact(*arguments: str) -> None:
     from attnact.cli import main
 
     click.secho("\n$ attnact " + " ".join(arguments), bold=True)
-    main.main(list(arguments), prog_name="attnact", standalone_mode=False)
+    quiet = ["--quiet"] if is_quiet() else []
+    main.main([*quiet, *arguments], prog_name="attnact", standalone_mode=False)
 
 
 def _weights(cache: Path) -> list[str]:

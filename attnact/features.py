@@ -116,6 +116,11 @@ class FeatureCache:
         """Whether several classes may hold for one video."""
         return self.labels.ndim == 2
 
+    @property
+    def random_weights(self) -> bool:
+        """Whether the backbone was not trained; whatever comes of it has to say so."""
+        return self.provenance["weights_are_random"] == "true"
+
     def read(self, first: int, count: int) -> Cubes:
         """The feature cubes of `count` frames in a row, (count, 7, 7, 1024), of `dtype`.
 
@@ -125,7 +130,7 @@ class FeatureCache:
         cubes = np.empty((count, *CUBE), self.dtype)
         done = 0
         while done < count:
-            shard = int(np.searchsorted(self._shard_starts, first + done, "right")) - 1
+            shard = self._shard_of(first + done)
             start = first + done - int(self._shard_starts[shard])
             stop = min(start + count - done, int(np.diff(self._shard_starts)[shard]))
             here = np.s_[done : done + stop - start]
@@ -146,7 +151,12 @@ class FeatureCache:
             except CacheError as error:
                 yield f"{path}: {error}"
                 continue
-            yield None if checksum == row.checksum else f"{path}: its features changed on disk"
+            shard = shard_path(self.path, self._shard_of(first))
+            changed = (
+                f"{path}: its features changed on disk; delete {shard} and run "
+                "`attnact features` again"
+            )
+            yield None if checksum == row.checksum else changed
 
     def disk_bytes(self) -> int:
         """What the index and the shards take on disk."""
@@ -158,6 +168,9 @@ class FeatureCache:
         for features in self._shards.values():
             features.file.close()
         self._shards.clear()
+
+    def _shard_of(self, frame: int) -> int:
+        return int(np.searchsorted(self._shard_starts, frame, "right")) - 1
 
     def _shard(self, shard: int) -> Any:
         if shard not in self._shards:

@@ -26,10 +26,32 @@ QUIET_LINE = 30.0  # seconds between lines where nothing can be animated: a file
 Advance = Callable[[float, str], None]  # (how much more is done, a note on it)
 
 
+_quiet = False
+
+
+def be_quiet(quiet: bool) -> None:
+    """Whether nothing but results, warnings and errors is wanted from here on."""
+    global _quiet
+    _quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Whether `be_quiet` was said."""
+    return _quiet
+
+
+def note(line: str) -> None:
+    """A line on stderr that is neither a result nor a warning."""
+    if not _quiet:
+        print(line, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress(what: str, total: float, unit: str) -> Iterator[Advance]:
     """Shows how far `what` has come; gives a function to call with each advance."""
-    if sys.stderr.isatty():
+    if _quiet:
+        yield lambda more, word: None
+    elif sys.stderr.isatty():
         with _live(what, total, unit) as advance:
             yield advance
     else:
@@ -94,6 +116,9 @@ class _Rate(ProgressColumn):
 @contextmanager
 def transfers() -> Iterator[Callable[[str, int, int | None], None]]:
     """Shows what is being fetched; gives a function to call with (what, bytes done, all bytes)."""
+    if _quiet:
+        yield lambda what, done, total: None
+        return
     if not sys.stderr.isatty():
         yield _transfer_lines()
         return

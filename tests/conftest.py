@@ -8,6 +8,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from made_released import TEST, TRAIN
+from made_report import make_report
 
 from attnact.feature_writer import Listing, ShardWriter, write_index
 from attnact.features import CUBE, Cubes, FeatureCache, VideoRow, shard_path
@@ -136,6 +137,14 @@ def cache(make_cache, tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
 def multi_label_cache(make_cache, tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
     """Twelve videos, one or two classes each."""
     return make_cache(tmp_path_factory.mktemp("cache") / "multi.h5", multi_label=True)
+
+
+@pytest.fixture(scope="session")
+def report_folder(make_cache, make_clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`report.html`, the runs that it shows in `runs`, and their cache."""
+    folder = tmp_path_factory.mktemp("report")
+    make_report(folder, make_cache, make_clip)
+    return folder
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -138,3 +139,88 @@ def test_python_m_attnact_runs_beside_a_users_own_train_py(tmp_path):
         check=True,
     )
     assert version.stdout.strip().endswith(__version__)
+
+
+COMMANDS = [(name,) for name in cli.main.commands if name != "cache"]
+COMMANDS += [("cache", name) for name in caches.cache.commands]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_says_it_in_a_line_with_an_example(command):
+    lines = CliRunner().invoke(cli.main, [*command[:-1], "--help"]).stdout.splitlines()
+    listed = lines[lines.index("Commands:") + 1 :]
+    (line,) = [it for it in listed if it.split()[:1] == [command[-1]]]
+    assert not line.endswith("...")
+    lines = CliRunner().invoke(cli.main, [*command, "--help"]).stdout.splitlines()
+    examples = [it.split() for it in lines if it.strip().startswith("Example: attnact ")]
+    assert examples
+    for example in examples:
+        assert tuple(example[2:])[: len(command)] == command
+
+
+def test_a_mistyped_cache(make_cache, tmp_path, monkeypatch):
+    make_cache(tmp_path / "features" / "balls.h5", videos=6)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.main, ["cache", "info", "bals"])
+    assert result.stderr == "attnact: error: bals: no such file or cache; did you mean balls?\n"
+
+
+def test_quiet_leaves_results_and_errors(make_cache, tmp_path, monkeypatch):
+    make_cache(tmp_path / "features" / "a.h5", videos=6)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("attnact.progress._quiet", False)
+    small = ["--hidden-size", "4", "--epochs", "1", "--lstm-layers", "1", "--no-validation"]
+    loud = CliRunner().invoke(cli.main, ["train", "--name", "x", *small])
+    quiet = CliRunner().invoke(cli.main, ["-q", "train", "--name", "y", *small])
+    assert "features on host memory" in loud.stderr
+    assert quiet.stdout == loud.stdout.replace("/x", "/y")
+    assert quiet.stderr == "the features are of random weights, so the figure says little\n"
+    assert "holds a run" in CliRunner().invoke(cli.main, ["-q", "train", "--name", "y"]).stderr
+
+
+def test_verbose_tells_what_led_to_an_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.main, ["-v", "evaluate", "nowhere"])
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("attnact: error: nowhere/config.json")
+
+
+def test_a_config_file_and_options_on_top(make_cache, tmp_path, monkeypatch):
+    """From TOML with any spelling of a name, and from the config of a run."""
+    make_cache(tmp_path / "features" / "a.h5", videos=6)
+    monkeypatch.chdir(tmp_path)
+    Path("small.toml").write_text("hidden-size = 4\nlambda = 2\nepochs = 1\nvalidation = 0\n")
+    first = CliRunner().invoke(
+        cli.main, ["train", "--name", "x", "--config", "small.toml", "--lstm-layers", "1"]
+    )
+    assert first.exit_code == 0, first.stderr
+    config = runs.open_run(Path("runs/a/x")).config
+    assert (config.hidden_size, config.attention_penalty, config.lstm_layers) == (4, 2.0, 1)
+    again = ["train", "--name", "y", "--seed", "7", "--config", "runs/a/x/config.json"]
+    assert CliRunner().invoke(cli.main, again).exit_code == 0
+    assert runs.open_run(Path("runs/a/y")).config == replace(config, seed=7)
+    sweep = ["sweep-lambda", "--lambdas", "3", "--config", "runs/a/x/config.json"]
+    assert CliRunner().invoke(cli.main, sweep).exit_code == 0
+    (cell,) = Path("runs/a/sweep-lambda").glob("lambda*")
+    assert runs.open_run(cell).config == replace(config, attention_penalty=3.0)
+
+
+BAD_CONFIGS = [
+    ("x.toml", "hiden-size = 4", "unknown choice 'hiden_size'; did you mean hidden_size?"),
+    ("x.toml", "hidden-size = ", "x.toml: no TOML of choices"),
+    ("x.toml", "hidden-size = 'big'", "'big' is not a valid integer"),
+    ("x.json", "{}", "no config.json of a run"),
+    ("x.json", '{"train": {"colour": 1}}', "unknown choice 'colour'"),
+    ("none.toml", None, "none.toml: no TOML of choices"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "message"), BAD_CONFIGS)
+def test_a_bad_config_file(name, text, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path(name).write_text(text)
+    result = CliRunner().invoke(cli.main, ["train", "--config", name])
+    assert result.exit_code == 2
+    assert message in result.stderr

@@ -174,6 +174,7 @@ def test_relative_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("path;label\na;b\n", "the first line must be .*: 'path;label'"),
         ("path,label,\njump/0.mp4,x,\n", "column without a name"),
         ("path,label,a,a\njump/0.mp4,x,train,train\n", "or one twice"),
+        ("path,label,a/b\njump/0.mp4,x,train\n", "'a/b' cannot name a fold"),
         ("path,label\n", "lists no videos"),
         ("path,label\njump/0.mp4\n", "line 2: 1 cells, the header has 2; mend it"),
         ("path,label\njump/0.mp4,\n", "line 2: no path or no label"),

@@ -73,8 +73,8 @@ def test_dry_run_shows_the_plan_and_writes_nothing(tmp_path):
         *("--out", out, "--dry-run"),
     )
     assert result.exit_code == 0
-    assert "12 videos, 4 classes" in result.stderr
-    assert "GiB" in result.stderr
+    assert "12 videos, 4 classes" in result.stdout
+    assert "GiB" in result.stdout
     assert not list(tmp_path.iterdir())
 
 
@@ -271,6 +271,19 @@ def test_table1_and_the_study_on_its_runs():
         assert f"({file}.png)" in page
         assert width(folder / "study" / f"{file}.png") > 300
         assert (folder / "study" / f"{file}.csv").read_text()
+
+
+def test_a_report_of_runs_and_of_the_table(run):
+    """After the tests before it; the page has its own in test_report_page.py."""
+    result = attnact("report", run, "runs/balls/table1", "--videos", "2")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "report.html\n", "")
+    page = Path("report.html").read_text()
+    assert "7 models compared" in page
+    assert "Features of random weights." in page
+    for part in ("Table 1: table1", "1. Does attention help?", "5. How stable is it?"):
+        assert f"<h3>{part}</h3>" in page
+    assert page.count('class="strip"') == 2
+    assert page.count("data:image/png") == 5
 
 
 def test_a_study_needs_the_whole_table(run):

@@ -31,7 +31,7 @@ class Trainer:
         self.trained: list[str] = []
         self.fails: dict[str, BaseException] = {}
 
-    def __call__(self, run: Run, cache: FeatureCache, store: Any) -> dict[str, Any]:
+    def __call__(self, run: Run, cache: FeatureCache, store: Any, events: bool) -> dict[str, Any]:
         self.trained.append(run.folder.name)
         if run.folder.name in self.fails:
             raise self.fails[run.folder.name]

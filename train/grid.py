@@ -57,6 +57,7 @@ def train_grid(
     seeds: Sequence[int],
     folds: Sequence[str],
     report: Callable[[str], None],
+    tensorboard: bool = False,
 ) -> Grid:
     """Trains whatever is not yet trained, and gathers the results.
 
@@ -64,6 +65,7 @@ def train_grid(
         folder: of the grid; each run is a folder in it.
         rows: name -> every choice but seed and fold.
         report: told in a line what each run gave.
+        tensorboard: write TensorBoard's files too.
 
     Raises:
         ValueError: a seed that is out of range; nothing is trained then.
@@ -78,7 +80,7 @@ def train_grid(
         path = folder / f"{name}-fold{fold}-seed{seed}"
         try:
             run = _begin(path, config, cache)
-            result = run.summary() if run.finished else train(run, cache, store)
+            result = run.summary() if run.finished else train(run, cache, store, tensorboard)
             read_predictions(run.predictions, cache)  # what a finished run left may be damaged
         except (AttnactError, MemoryError, OSError, RuntimeError) as error:
             failures.append((path, str(error)))

@@ -9,8 +9,8 @@ choose nothing. (The author on the tracker of the released code, issue 13.)
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -40,6 +40,9 @@ from attnact.train.selection import FINAL, SELECTION, best_epoch, cost, hold_out
 from attnact.train.store import FeatureStore, batches
 from attnact.vocabulary import Split
 
+if TYPE_CHECKING:
+    from attnact.train.events import Events
+
 
 @dataclass(frozen=True)
 class Training:
@@ -49,6 +52,7 @@ class Training:
     cache: FeatureCache
     store: FeatureStore
     labels: Tensor  # of every video of the cache, on the store's device
+    events: "Events | None" = None  # TensorBoard's
 
     @property
     def config(self) -> TrainConfig:
@@ -67,14 +71,26 @@ def fold_videos(cache: FeatureCache, fold: str, side: Split) -> Ints:
     return np.flatnonzero(cache.folds[fold] == side)
 
 
-def train(run: Run, cache: FeatureCache, store: FeatureStore) -> dict[str, Any]:
+def train(
+    run: Run, cache: FeatureCache, store: FeatureStore, tensorboard: bool = False
+) -> dict[str, Any]:
     """Trains and tests, from wherever the run stands; gives its summary.
+
+    Args:
+        run: new, or begun before.
+        cache: of the run.
+        store: holds the features of the fold's videos.
+        tensorboard: write TensorBoard's files too; it must be installed.
 
     Raises:
         RunError: too few videos or groups, a damaged state, a model that was not trained here, or
             a loss that is not a number.
     """
     training = _training(run, cache, store)
+    if tensorboard:
+        from attnact.train.events import Events
+
+        training = replace(training, events=Events(run, cache, store))
     videos = fold_videos(cache, run.config.fold, Split.TRAIN)
     test = fold_videos(cache, run.config.fold, Split.TEST)
     if not len(videos) or not len(test):
@@ -99,6 +115,8 @@ def train(run: Run, cache: FeatureCache, store: FeatureStore) -> dict[str, Any]:
     run.finish(
         {**describe_scores(cache, scored), "fold": run.config.fold, "epochs": state["epoch"]}
     )
+    if training.events is not None:
+        training.events.finish(run.summary())
     return run.summary()
 
 
@@ -135,7 +153,7 @@ def describe_scores(cache: FeatureCache, scored: VideoScores) -> dict[str, Any]:
         "videos": len(scored.videos),
         "attention_entropy": entropy,
         "attention_spread": spread,
-        "random_weights": cache.provenance["weights_are_random"] == "true",
+        "random_weights": cache.random_weights,
     }
 
 
@@ -194,6 +212,8 @@ def _fit(
             lines = (json.dumps(entry) + "\n" for entry in history)
             write_text(training.run.metrics, "".join(lines))
             save_state(training.run.state, state)
+            if training.events is not None:
+                training.events.epoch(line, model)
     return model, state
 
 

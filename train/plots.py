@@ -85,12 +85,15 @@ def plot_intervals(path: Path, found: Mapping[str, Interval], label: str) -> Non
     _save(figure, path)
 
 
-def plot_confusion(path: Path, matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> None:
+def plot_confusion(
+    path: Path, matrix: npt.NDArray[np.int64], classes: Sequence[str], title: str = ""
+) -> None:
     """True classes down, predicted classes across; each row's share as the shade."""
     N = len(classes)
     side = max(4.0, 0.28 * N + 2.5)
     figure = Figure((side, side), layout="constrained")
     axes = figure.subplots()
+    axes.set_title(title, fontsize="small")
     share = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(N), classes, rotation=90)

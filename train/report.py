@@ -42,4 +42,5 @@ def write_breakdown(folder: Path, cache: FeatureCache, scored: VideoScores) -> N
     matrix = confusion(scored.scores, labels)
     rows = [[name, *row] for name, row in zip(cache.classes, matrix.tolist(), strict=True)]
     write_csv(folder / "confusion.csv", [["true \\ predicted", *cache.classes], *rows])
-    plots.plot_confusion(folder / "confusion.png", matrix, cache.classes)
+    title = "features of random weights" if cache.random_weights else ""
+    plots.plot_confusion(folder / "confusion.png", matrix, cache.classes, title)

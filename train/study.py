@@ -90,7 +90,7 @@ def what_does_lambda_do(folder: Path, rows: Sequence[Row], cache: FeatureCache) 
     """Accuracy and the spread of attention by λ, and what changes from the smallest λ on."""
     metric = metric_name(cache.multi_label)
     title = f"{cache.path.stem}: what the attention penalty λ does"
-    if cache.provenance["weights_are_random"] == "true":
+    if cache.random_weights:
         title += "\nfeatures of random weights"
     plots.plot_sweep(folder / "2-lambda.png", Grid(list(rows), []), metric, title)
     header = ["λ", f"{metric} %", "less that of the first λ, points"]

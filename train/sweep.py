@@ -45,7 +45,7 @@ def write_sweep(
     ]
     write_text(folder / "sweep.json", json.dumps(values, indent=1) + "\n")
     title = f"{cache.path.stem}: what the attention penalty λ does ({config.penalty_form} form)"
-    if cache.provenance["weights_are_random"] == "true":
+    if cache.random_weights:
         title += "\nfeatures of random weights"
     plots.plot_sweep(folder / "sweep.png", found, metric, title)
     return f"{text}\n{folder / 'sweep.png'}"

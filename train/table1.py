@@ -84,7 +84,7 @@ def write_table1(
     write_csv(folder / "differences.csv", against)
     write_text(folder / "table1.md", text)
     title = f"{cache.path.stem}: Table 1 with recipe {config.recipe}"
-    if cache.provenance["weights_are_random"] == "true":
+    if cache.random_weights:
         title += ", features of random weights"
     values = {NAMES[row.name]: row.values for row in found.rows}
     drawn = {f"{NAMES[it.row]} − {NAMES[it.baseline]}": it.interval for it in compared}

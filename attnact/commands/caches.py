@@ -20,13 +20,17 @@ IN_ORDER = click.option(
 
 @click.group()
 def cache() -> None:
-    """Look into a feature cache, check every byte of it, exchange it with the released code."""
+    """Look into a feature cache, check it, exchange it."""
 
 
 @cache.command()
 @click.argument("cache", type=FilePath, required=False)
 def info(cache: Path | None) -> None:
-    """Show what a cache holds and how it was made."""
+    """Show what a cache holds and how it was made.
+
+    \b
+    Example: attnact cache info hmdb51
+    """
     found = find_cache(cache)
     kind = "multi-label" if found.multi_label else "single-label"
     click.echo(f"{found.path}: {found.name}, {len(found.classes)} classes, {kind}")
@@ -49,7 +53,11 @@ def info(cache: Path | None) -> None:
 @cache.command()
 @click.argument("cache", type=FilePath, required=False)
 def verify(cache: Path | None) -> None:
-    """Read every feature and hold it against its checksum."""
+    """Read every feature and hold it against its checksum.
+
+    \b
+    Example: attnact cache verify hmdb51
+    """
     from attnact.progress import progress
 
     found = find_cache(cache)
@@ -70,11 +78,14 @@ def verify(cache: Path | None) -> None:
 @click.option("--out", type=FilePath, help="Cache to write.  [default: features/NAME.h5]")
 @click.option("--name", help="Of the data set, such as hmdb51.  [default: that of DIR]")
 def import_released(folder: Path, order: Order, out: Path | None, name: str | None) -> None:
-    """Make a cache of feature files of the released Theano code.
+    """Make a cache of files of the released Theano code.
 
     DIR holds train_features.h5, train_framenum.txt, train_filename.txt and train_labels.txt, the
     same for test, and perhaps for valid. The cache holds float32, to the bit; its one fold trains
     on train and tests on test. Killed at any moment, the same command goes on.
+
+    \b
+    Example: attnact cache import-released ~/hmdb/dataset --name hmdb51
     """
     from attnact.released.importing import import_released as make
 
@@ -98,10 +109,13 @@ def import_released(folder: Path, order: Order, out: Path | None, name: str | No
 def export_released(
     cache: Path, folder: Path, order: Order, fold: str | None, valid: Valid | None
 ) -> None:
-    """Write the feature files that the released Theano code reads, from a cache into DIR.
+    """Write the feature files of the released Theano code.
 
     Its UCF-11 and Hollywood2 readers also want valid files, which are written with --valid alone;
     for HMDB-51 it takes the test files in their place. A frame takes 196 KiB.
+
+    \b
+    Example: attnact cache export-released hmdb51 dataset --fold 1
     """
     from attnact.released.exporting import export_released as write
 

@@ -2,14 +2,14 @@
 
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
-from attnact.cli_options import FilePath, choices, options_of
+from attnact.cli_options import FilePath, choices, config_option, options_of
 from attnact.commands.opening import find_cache, open_features
+from attnact.progress import note
 from attnact.train.config import TrainConfig
 from attnact.vocabulary import PLACES
 
@@ -23,6 +23,8 @@ def grid_options(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
         click.option("--folds", help="1,2,3, or `all`, or `leave-*`.  [default: the first]"),
         click.option("--features-in", type=click.Choice(PLACES), default="auto", show_default=True),
         click.option("--device", help="As torch names it.  [default: the GPU if there is one]"),
+        click.option("--tensorboard", is_flag=True, help="Also write TensorBoard's files."),
+        config_option(TrainConfig),
     )
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,9 +40,12 @@ def grid_options(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
 @click.option("--lambdas", default="0,1,10", show_default=True, help="Attention penalties.")
 @options_of(TrainConfig, without=("model", "attention_penalty", "seed", "fold"))
 def sweep_lambda(lambdas: str, **options: Any) -> None:
-    """Train with each attention penalty λ, seed and fold; show what λ does.
+    """Train with each λ, seed and fold; show what λ does.
 
     Stopped at any point, the same command goes on. Writes a table (CSV, Markdown) and a picture.
+
+    \b
+    Example: attnact sweep-lambda hmdb51 --lambdas 0,1,10 --seeds 0,1,2 --folds all
     """
     from attnact.train.sweep import sweep_rows, write_sweep
 
@@ -53,10 +58,13 @@ def sweep_lambda(lambdas: str, **options: Any) -> None:
 @grid_options("table1")
 @options_of(TrainConfig, without=("model", "attention_penalty", "seed", "fold"))
 def table1(**options: Any) -> None:
-    """Train the six rows of the paper's Table 1: three baselines, attention with λ = 0, 1, 10.
+    """Train the paper's Table 1, baselines and all.
 
     Stopped at any point, the same command goes on. Writes the table beside the paper's figures,
     and attention against each baseline on the same videos (CSV, Markdown), and a picture.
+
+    \b
+    Example: attnact table1 ucf11 --folds "leave-*" --seeds 0,1,2
     """
     from attnact.train.table1 import table1_rows, write_table1
 
@@ -68,10 +76,13 @@ def table1(**options: Any) -> None:
 @grid_options("table1")
 @options_of(TrainConfig, without=("model", "attention_penalty", "seed", "fold"))
 def study(**options: Any) -> None:
-    """Answer five questions about the attention, on a page with pictures.
+    """Answer five questions about the attention.
 
     Does it help? What does λ do? Where does it look? Does the frame rate matter? How stable is it?
     It asks the runs of `table1`, and trains those that are not there; give it the same options.
+
+    \b
+    Example: attnact study ucf11 --folds "leave-*" --seeds 0,1,2
     """
     from attnact.study import write_study
     from attnact.train.table1 import table1_rows
@@ -99,6 +110,7 @@ def _train(
     folds: str | None,
     features_in: str,
     device: str | None,
+    tensorboard: bool,
     **options: Any,
 ) -> Trained:
     from attnact.train.config import resolve
@@ -110,8 +122,7 @@ def _train(
     chosen = choices(folds, str, list(found.folds)) if folds else [config.fold]
     folder = Path("runs", found.path.stem, name)
     store = open_features(found, chosen, features_in, device)
-    tell = partial(click.echo, err=True)
-    grid = train_grid(folder, found, store, wanted, all_seeds, chosen, tell)
+    grid = train_grid(folder, found, store, wanted, all_seeds, chosen, note, tensorboard)
     return Trained(folder, found, store, grid, config, chosen)
 
 

@@ -8,6 +8,7 @@ import click
 
 from attnact.cli_options import FilePath, given, options_of
 from attnact.extract.config import ExtractConfig
+from attnact.progress import note, progress, transfers
 from attnact.vocabulary import DATASETS
 
 SOME_FAILED = 3  # exit code
@@ -15,7 +16,11 @@ SOME_FAILED = 3  # exit code
 
 @click.command()
 def datasets() -> None:
-    """List the data sets, and what of them is on this disk."""
+    """List the data sets, and what is on this disk.
+
+    \b
+    Example: attnact datasets
+    """
     from attnact.extract.datasets import DATASETS as INFOS
 
     for info in INFOS.values():
@@ -39,13 +44,15 @@ def datasets() -> None:
 @click.argument("dataset", type=click.Choice(DATASETS[:3]))
 @click.option("--to", type=FilePath, help="Folder to unpack into.  [default: data/DATASET]")
 def download(dataset: str, to: Path | None) -> None:
-    """Fetch and unpack what can still be fetched of a data set.
+    """Fetch and unpack a data set.
 
     Stopped at any point, the same command goes on.
+
+    \b
+    Example: attnact download hmdb51
     """
     from attnact.extract.datasets import DATASETS as INFOS
     from attnact.extract.download import download as fetch
-    from attnact.progress import transfers
 
     target = to or Path("data", dataset)
     with transfers() as report:
@@ -70,14 +77,17 @@ def features(
     dry_run: bool,
     **options: Any,
 ) -> None:
-    """Make feature cubes of every frame of a data set's videos.
+    """Make feature cubes of every frame of videos.
 
     DATASET is `folder` for your own videos: a folder with a sub-folder for each class, or a CSV
     with path,label[,group][,fold columns]. Killed at any moment, the same command goes on.
+
+    \b
+    Example: attnact features hmdb51 --videos /data/hmdb51
+    Example: attnact features folder --videos clips.csv --dry-run
     """
     from attnact.extract import pipeline
     from attnact.extract.datasets import load_dataset
-    from attnact.progress import progress
 
     root = videos or Path("data", dataset)
     name = root.resolve().stem if dataset == "folder" else dataset
@@ -86,7 +96,7 @@ def features(
     for warning in found.warnings:
         click.echo(f"attnact: warning: {warning}", err=True)
     job = pipeline.prepare(found, cache, ExtractConfig(**given(options)))
-    click.echo(pipeline.describe(job), err=True)
+    (click.echo if dry_run else note)(pipeline.describe(job))
     if dry_run:
         return
     done = failed = 0

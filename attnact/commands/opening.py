@@ -1,9 +1,10 @@
 """What several commands begin with: the cache that is meant, and its features in memory."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import click
+from attnact.progress import note
 
 
 def find_cache(path: Path | None) -> Any:
@@ -14,6 +15,10 @@ def find_cache(path: Path | None) -> Any:
     folder = Path("features")
     if path is not None:
         named = folder / f"{path}.h5"
+        if not path.is_file() and not named.is_file():
+            near = get_close_matches(path.name, [file.stem for file in folder.glob("*.h5")], 1)
+            if near:
+                raise CacheError(f"{path}: no such file or cache; did you mean {near[0]}?")
         return FeatureCache(named if named.is_file() and not path.is_file() else path)
     found = sorted(folder.glob("*.h5"))
     if not found:
@@ -35,5 +40,5 @@ def open_features(cache: Any, folds: list[str], place: str, device: str | None) 
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     videos = videos_in(cache, folds)
     store = open_store(cache, videos, place, where)  # type: ignore[arg-type]  # a checked choice
-    click.echo(f"{cache.path}: {describe(cache, videos, store)}; training on {where}", err=True)
+    note(f"{cache.path}: {describe(cache, videos, store)}; training on {where}")
     return store

@@ -44,6 +44,9 @@ def predict(
     VIDEOS are files, folders, or lists (.txt, a path a line). Their features are made as those that
     the run was trained on; the scores of a test video are those of `evaluate`, to about 1e-4.
     A video that does not decode is passed over; then the exit code is 3.
+
+    \b
+    Example: attnact predict runs/hmdb51/first mine.mp4
     """
     from attnact.extract.datasets.disk import videos_meant
     from attnact.recognise import Recogniser
@@ -79,10 +82,13 @@ def visualize(
     weights: Path | None,
     device: str | None,
 ) -> None:
-    """Draw videos with the run's attention over them: a strip of frames, and a movie.
+    """Draw strips and movies with the attention over them.
 
     VIDEOS are paths as the run's cache has them, or any files, folders or lists (.txt); without
     any, one test video of each class.
+
+    \b
+    Example: attnact visualize runs/hmdb51/first
     """
     from attnact.attend import draw_attention, find_videos, missing_encoder
     from attnact.recognise import Recogniser

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from attnact.cli_options import FilePath, given, options_of
+from attnact.cli_options import FilePath, config_option, given, options_of
 from attnact.commands.opening import find_cache, open_features
 from attnact.train.config import TrainConfig
 from attnact.vocabulary import PLACES
@@ -18,6 +18,8 @@ from attnact.vocabulary import PLACES
 @click.option("--features-in", type=click.Choice(PLACES), default="auto", show_default=True)
 @click.option("--device", help="As torch names it.  [default: the GPU if there is one]")
 @click.option("--no-validation", is_flag=True, help="Train on all; the epochs are not chosen.")
+@click.option("--tensorboard", is_flag=True, help="Also write TensorBoard's files into the run.")
+@config_option(TrainConfig)
 @options_of(TrainConfig)
 def train(
     cache: Path | None,
@@ -26,11 +28,17 @@ def train(
     features_in: str,
     device: str | None,
     no_validation: bool,
+    tensorboard: bool,
     **options: Any,
 ) -> None:
-    """Train the soft-attention LSTM on a cache, and score the test videos.
+    """Train the model on a cache, and test it.
 
     CACHE is a file, or the name of one in features/; it need not be given if there is only one.
+
+    \b
+    Example: attnact train hmdb51 --fold 2 --lambda 1
+    Example: attnact train --config runs/hmdb51/first/config.json --seed 1
+    Example: attnact train --resume runs/hmdb51/first
     """
     from attnact.train import loop, runs
     from attnact.train.config import resolve
@@ -49,7 +57,7 @@ def train(
         run = runs.create_run(path, config, found)
     try:
         store = open_features(found, [run.config.fold], features_in, device)
-        result = loop.train(run, found, store)
+        result = loop.train(run, found, store, tensorboard)
     except KeyboardInterrupt:
         click.echo(f"go on with: attnact train --resume {run.folder}", err=True)
         raise
@@ -61,9 +69,12 @@ def train(
 @click.option("--features-in", type=click.Choice(PLACES), default="auto", show_default=True)
 @click.option("--device", help="As torch names it.  [default: the GPU if there is one]")
 def evaluate(run: Path, features_in: str, device: str | None) -> None:
-    """Score the test videos of a run again; write the scores and a breakdown.
+    """Score a run's test videos again, class by class.
 
     Writes predictions.csv, and confusion.csv and .png or average_precision.csv, into the run.
+
+    \b
+    Example: attnact evaluate runs/hmdb51/first
     """
     from attnact.train import report, runs
 
@@ -84,9 +95,13 @@ def evaluate(run: Path, features_in: str, device: str | None) -> None:
 def import_released_model(
     archive: Path, cache: Path | None, name: str, fold: str | None, temperature_inverse: float
 ) -> None:
-    """Make a run of a model that the released Theano code trained, to evaluate and visualize it.
+    """Make a run of a model of the released Theano code.
 
-    ARCHIVE is its model.npz. The classes of CACHE must stand in the model's order.
+    ARCHIVE is its model.npz. The classes of CACHE must stand in the model's order. The run can be
+    evaluated and drawn, but not trained further.
+
+    \b
+    Example: attnact import-released-model model_hmdb51.npz hmdb51
     """
     from attnact.train.imported import import_run
 

@@ -83,6 +83,9 @@ def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise DatasetError(f"{file}: the first line must be path,label[,group][,folds]: {found!r}")
     if "" in header or len(set(header)) < len(header):
         raise DatasetError(f"{file}: the first line has a column without a name, or one twice")
+    unfit = [name for name in header if "/" in name or name == "."]
+    if unfit:  # a fold is a data set of the cache, and part of the name of a run's folder
+        raise DatasetError(f"{file}: the column {unfit[0]!r} cannot name a fold; rename it")
     if len(rows) == 1:
         raise DatasetError(f"{file} lists no videos; add a line for each")
     return header, rows[1:]

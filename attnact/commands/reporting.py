@@ -1,0 +1,34 @@
+"""What runs came to, on a page: report."""
+
+from pathlib import Path
+
+import click
+
+from attnact.cli_options import FilePath
+
+
+@click.command()
+@click.argument("runs", type=FilePath, nargs=-1, required=True, metavar="RUN_OR_FOLDER...")
+@click.option("-o", "--out", type=FilePath, default="report.html", show_default=True)
+@click.option("--videos", type=click.IntRange(0), default=24, show_default=True, help="At most.")
+@click.option("--device", help="As torch names it.  [default: the GPU if there is one]")
+def report(runs: tuple[Path, ...], out: Path, videos: int, device: str | None) -> None:
+    """Compare runs on one HTML page with its videos.
+
+    A folder stands for all runs in it, with its Table 1, λ sweep and study. The page is one file
+    that opens from disk and asks the network nothing.
+
+    \b
+    Example: attnact report runs/hmdb51/first runs/hmdb51/table1 -o hmdb51.html
+    """
+    import torch
+
+    from attnact.page.write import write_page
+
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    for note in write_page(runs, out, videos, where):
+        click.echo(note, err=True)
+    click.echo(out)
+
+
+COMMANDS: tuple[click.Command, ...] = (report,)

@@ -1,0 +1,221 @@
+"""What run folders tell of themselves: their choices, epochs and scores, without their cache."""
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from attnact.errors import RunError
+from attnact.train.config import TrainConfig
+from attnact.train.evaluate import Floats, metric, metric_name
+from attnact.train.runs import Run, open_run
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A `predictions.csv`.
+
+    videos: paths as the cache has them, (V,).
+    labels: class indices (V,), or rows of 0 and 1 (V, N) where several classes may hold.
+    scores: a probability for each class, (V, N).
+    """
+
+    classes: list[str]
+    videos: list[str]
+    labels: npt.NDArray[np.int64]
+    scores: Floats
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether several classes may hold for one video."""
+        return self.labels.ndim == 2
+
+    @property
+    def value(self) -> float:
+        """Accuracy or mean average precision, a share."""
+        return metric(self.scores, self.labels)
+
+    def true(self, row: int) -> list[str]:
+        """The true classes of a video."""
+        label = self.labels[row]
+        return [self.classes[n] for n in (np.flatnonzero(label) if self.multi_label else [label])]
+
+    def right(self, row: int) -> bool:
+        """Whether the highest score is that of a true class."""
+        return self.classes[self.scores[row].argmax()] in self.true(row)
+
+
+@dataclass(frozen=True)
+class ShownRun:
+    """A run on the page.
+
+    name: of its folder, or the whole path where two folders have one name.
+    history: the lines of its `metrics.jsonl`.
+    predictions: None while it is not finished.
+    random_weights: whether its features are of random weights, as far as it is known.
+    """
+
+    run: Run
+    name: str
+    history: list[dict[str, Any]]
+    predictions: Predictions | None
+    random_weights: bool
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs of one cache and the same choices but for seed and fold."""
+
+    name: str
+    config: TrainConfig
+    runs: list[ShownRun]
+
+    @property
+    def scored(self) -> list[Predictions]:
+        """What its finished runs predicted."""
+        return [run.predictions for run in self.runs if run.predictions is not None]
+
+    @property
+    def value(self) -> str:
+        """The metric in percent: of one run, or the mean and the range of several."""
+        values = [100 * predictions.value for predictions in self.scored]
+        if len(values) < 2:
+            return f"{values[0]:.2f}" if values else "not finished"
+        return f"{np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+    @property
+    def metric(self) -> str:
+        """What the value is of; empty where no run is finished."""
+        return metric_name(self.scored[0].multi_label) if self.scored else ""
+
+
+def find_runs(paths: Sequence[Path]) -> tuple[list[ShownRun], list[str]]:
+    """The runs that these folders are or hold, each once; and a line for each that is damaged.
+
+    Raises:
+        RunError: a folder is no run and holds none, or a run that was named is damaged.
+    """
+    folders: dict[Path, Path] = {}
+    notes: list[str] = []
+    found = []
+    for path in paths:
+        inside = sorted(config.parent for config in path.glob("*/config.json"))
+        if not (path / "config.json").is_file() and not inside:
+            raise RunError(f"{path}: neither a run nor a folder of runs")
+        for folder in [path] if (path / "config.json").is_file() else inside:
+            folders.setdefault(folder.resolve(), folder)
+    names = [folder.resolve().name for folder in folders.values()]
+    for folder in folders.values():
+        name = folder.resolve().name
+        try:
+            found.append(read_run(folder, name if names.count(name) == 1 else str(folder)))
+        except RunError as error:
+            if folder in paths:
+                raise
+            notes.append(f"Left out: {error}")
+    return found, notes
+
+
+def read_run(folder: Path, name: str) -> ShownRun:
+    """A run, finished or not.
+
+    Raises:
+        RunError: a file of it is damaged.
+    """
+    run = open_run(folder)
+    summary = run.summary() if run.finished else {}
+    predictions = None
+    if run.finished and run.predictions.is_file():
+        predictions = read_scores(run.predictions, summary.get("metric") == metric_name(True))
+    history = _history(run.metrics) if run.metrics.is_file() else []
+    return ShownRun(run, name, history, predictions, bool(summary.get("random_weights")))
+
+
+def read_scores(path: Path, multi_label: bool) -> Predictions:
+    """A `predictions.csv`, whose header tells the classes; `evaluate` reads it by its cache.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+        classes = header[3:]
+        scores = np.array([row[3:] for row in rows], np.float64).reshape(len(rows), len(classes))
+        labels = np.zeros((len(rows), len(classes)), np.int64)
+        for i, row in enumerate(rows):
+            names = [row[1]] if not multi_label else row[1].split("|") if row[1] else []
+            for name in names:
+                labels[i, classes.index(name)] = 1
+    except (OSError, csv.Error, IndexError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error})") from error
+    if not rows or not classes or not np.isfinite(scores).all():
+        raise RunError(f"{path}: holds no scores")
+    videos = [row[0] for row in rows]
+    return Predictions(classes, videos, labels if multi_label else labels.argmax(1), scores)
+
+
+def settings_of(runs: Iterable[ShownRun]) -> list[Setting]:
+    """The runs by what was chosen, in the order in which each choice comes first."""
+    found: dict[tuple[str, TrainConfig], list[ShownRun]] = {}
+    for run in runs:
+        key = run.run.cache_digest, replace(run.run.config, seed=0, fold="")
+        found.setdefault(key, []).append(run)
+    names: list[str] = []
+    for members in found.values():
+        name = _common_name([run.name for run in members])
+        names.append(name if name not in names else members[0].name)
+    return [
+        Setting(name, config, members)
+        for name, ((_, config), members) in zip(names, found.items(), strict=True)
+    ]
+
+
+def differing(settings: Sequence[Setting]) -> dict[str, list[str]]:
+    """Each choice in which the settings differ, but for seed and fold, and what each chose."""
+    rows = [
+        {"cache": f"{it.runs[0].run.cache.stem} ({it.runs[0].run.cache_digest[:8]})"}
+        | {name: _text(value) for name, value in asdict(it.config).items()}
+        for it in settings
+    ]
+    return {
+        name: [row[name] for row in rows]
+        for name in rows[0]
+        if len({row[name] for row in rows}) > 1
+    }
+
+
+def common(settings: Sequence[Setting]) -> dict[str, str]:
+    """Each choice that all settings share, but for seed and fold."""
+    first, differs = asdict(settings[0].config), differing(settings)
+    skipped = {"seed", "fold", *differs}
+    return {name: _text(value) for name, value in first.items() if name not in skipped}
+
+
+def _common_name(names: Sequence[str]) -> str:
+    """`lambda0` for lambda0-fold1-seed0 and lambda0-fold2-seed0; else the first and how many."""
+    if len(names) == 1:
+        return names[0]
+    heads = {name.rpartition("-fold")[0] for name in names}
+    return heads.pop() or names[0] if len(heads) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else "–" if value is None else str(value)
+
+
+def _history(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for line in lines:
+            for name in ("epoch", "loss", "validation", "validation_loss"):
+                if name in line:
+                    line[name] = float(line[name])
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{path}: damaged ({error})") from error
+    return lines

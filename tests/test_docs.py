@@ -1,0 +1,68 @@
+"""The pages together: all in the list, no broken link, no option that is not there."""
+
+import re
+from collections.abc import Iterator
+
+import click
+import pytest
+from pages import DOCS, page, rows
+
+from attnact.cli import main
+from attnact.extract.plan import KIB_PER_FRAME
+from attnact.train.store import ROOM
+
+ROOT = DOCS.parent
+PAGES = sorted(file.relative_to(DOCS).as_posix() for file in DOCS.rglob("*.md"))
+NAV = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+OTHERS = ("--help", "--strict")  # of every command, and of other programs
+
+
+def options(group: click.Group = main) -> Iterator[str]:
+    """Every option of every command."""
+    for command in group.commands.values():
+        for parameter in command.params:
+            yield from parameter.opts
+        if isinstance(command, click.Group):
+            yield from options(command)
+
+
+def test_every_page_is_in_the_list_once():
+    assert sorted(re.findall(r"\S+\.md", NAV)) == PAGES
+
+
+@pytest.mark.parametrize("name", [*PAGES, "../README.md", "../CONTRIBUTING.md"])
+def test_links_lead_somewhere(name):
+    for target in re.findall(r"\]\(([^)]+)\)", page(name)):
+        if not target.startswith(("http://", "https://")):
+            assert (DOCS / name).parent.joinpath(target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("name", [*PAGES, "../README.md", "../CONTRIBUTING.md"])
+def test_options_are_those_of_the_commands(name):
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", page(name)))
+    assert named <= {*options(), *OTHERS}
+
+
+def test_every_module_of_the_python_page_is_there():
+    modules = re.findall(r"^::: attnact\.?(\S*)", page("api.md"), re.MULTILINE)
+    for module in modules:
+        path = ROOT.joinpath("attnact", *module.split("."))
+        assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), module
+
+
+def test_sizes_are_those_that_the_dry_run_reckons_with():
+    told = {row[0]: (int(row[1]), int(row[2])) for row in rows("performance.md", "`--compression`")}
+    assert told == {
+        name: (kib, round(kib * 640_000 / 2**20)) for name, kib in KIB_PER_FRAME.items()
+    }
+    assert f"{ROOM:.0%}".replace("%", " %") in page("performance.md")
+
+
+def test_the_readme_stays_short():
+    assert len(page("../README.md").splitlines()) < 150
+    assert len(page("../CONTRIBUTING.md").splitlines()) < 60
+
+
+def test_no_machine_is_named():
+    for name in PAGES:
+        assert not re.search(r"(?<![\w`.~])/(?:home|root|tmp|work)/", page(name)), name
