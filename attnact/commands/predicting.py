@@ -39,7 +39,7 @@ def predict(
     weights: Path | None,
     device: str | None,
 ) -> None:
-    """Say what is done in any videos, with a finished run.
+    """Name the action in any videos, by a run.
 
     VIDEOS are files, folders, or lists (.txt, a path a line). Their features are made as those that
     the run was trained on; the scores of a test video are those of `evaluate`, to about 1e-4.
@@ -82,7 +82,7 @@ def visualize(
     weights: Path | None,
     device: str | None,
 ) -> None:
-    """Draw strips and movies with the attention over them.
+    """Draw where a run looks, as strips and movies.
 
     VIDEOS are paths as the run's cache has them, or any files, folders or lists (.txt); without
     any, one test video of each class.
