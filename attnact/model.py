@@ -1,5 +1,6 @@
 """The models: the soft-attention LSTM, and the baselines of the paper's Table 1 beside it."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -38,13 +39,14 @@ class ModelConfig:
     channels: int = CHANNELS
 
 
-class Model(nn.Module):
+class Model(nn.Module, ABC):
     """Feature cubes of clips → class scores at every step, and where it looked."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
 
+    @abstractmethod
     def forward(self, X: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Scores before softmax or sigmoid (B, T, N); attention maps (B, T, L), or None.
 
@@ -52,7 +54,6 @@ class Model(nn.Module):
             X: feature cubes (B, T, L, C).
             mask: 1 for a frame, 0 for a repeat that fills up a short clip, (B, T).
         """
-        raise NotImplementedError
 
 
 class AttentionLSTM(Model):
