@@ -23,7 +23,6 @@ from attnact.train.looks import (
     motion_agreement,
     pair_agreement,
     seed_agreement,
-    shuffled_in_time,
 )
 from attnact.train.store import open_store
 
@@ -124,23 +123,6 @@ def test_centre() -> None:
     assert np.isnan(found[2])
 
 
-@given(n=st.integers(1, 40), seed=st.integers(0, 99))
-def test_shuffled_in_time(n: int, seed: int) -> None:
-    """The same maps, so the same mean map; none stays where it was."""
-    maps = np.arange(n)[:, None] + np.zeros(49)
-    found = shuffled_in_time(maps, np.random.default_rng(seed))
-    assert np.array_equal(found.mean(0), maps.mean(0))
-    assert sorted(found[:, 0]) == list(range(n))
-    assert n == 1 or (found != maps).all()
-
-
-def test_every_frame_may_come_anywhere_else() -> None:
-    rng, found = np.random.default_rng(0), np.zeros((4, 4))
-    for _ in range(3000):
-        found[np.arange(4), shuffled_in_time(np.arange(4)[:, None], rng)[:, 0]] += 1 / 3000
-    assert found == pytest.approx((1 - np.eye(4)) / 3, abs=0.04)
-
-
 def test_motion_agreement_is_over_the_mean_of_all_shuffles() -> None:
     maps, motion = some_maps(5), some_maps(9, seed=1)
     frames = np.array([0, 3, 4, 7, 8])
@@ -151,9 +133,6 @@ def test_motion_agreement_is_over_the_mean_of_all_shuffles() -> None:
     shuffles = [agreement(maps[order], moving).mean() for order in orders]
     assert len(orders) == 44
     assert other[0] == pytest.approx(np.mean(shuffles))
-    rng = np.random.default_rng(0)
-    drawn = [agreement(shuffled_in_time(maps, rng), moving).mean() for _ in range(2000)]
-    assert other[0] == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / 2000**0.5)
 
 
 def test_what_follows_the_motion_and_what_only_likes_its_place() -> None:

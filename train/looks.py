@@ -117,9 +117,9 @@ def motion_agreement(looks: Sequence[Looks], motion: Sequence[Maps]) -> Agreemen
     """How well each video's maps agree with the motion at their frames.
 
     The control is every map with the motion at the video's other frames: exactly the mean over
-    all ways to shuffle the maps in time (see `shuffled_in_time`). What does not change over the
-    video, such as a liking for the centre, has as much of it. Frames of flat maps are left out,
-    and videos with fewer than two frames left.
+    all ways to shuffle the maps in time. What does not change over the video, such as a liking
+    for the centre, has as much of it. Frames of flat maps are left out, and videos with fewer than
+    two frames left.
 
     Args:
         looks: into each video.
@@ -133,14 +133,6 @@ def motion_agreement(looks: Sequence[Looks], motion: Sequence[Maps]) -> Agreemen
             same = (a * b).sum()
             found[:, v] = same / n, (a.sum(0) @ b.sum(0) - same) / (n * (n - 1))
     return Agreement(*found)
-
-
-def shuffled_in_time(maps: Maps, rng: np.random.Generator) -> Maps:
-    """The maps (n, L) of a video in another order, none at its own frame, unless it is alone."""
-    order = rng.permutation(len(maps))
-    source = np.empty_like(order)
-    source[order] = np.roll(order, 1)  # one cycle through all frames fixes none of them
-    return maps[source]
 
 
 def pair_agreement(models: Sequence[Sequence[Looks]]) -> dict[tuple[int, int], Agreement]:
