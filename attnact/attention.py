@@ -2,12 +2,36 @@
 
 Both turn the top layer's last hidden state h_{t-1} into an attention map l_t, (B, L): a
 probability for each location of the next frame. They differ in whether they see the frame.
+A module has the weights; while a batch is worked on, its `Looks` has what one frame after another
+needs, forward and back.
 """
+
+from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from attnact.vocabulary import PenaltyForm
+
+
+class Looks(Protocol):
+    """A form of attention during one batch, one step after another, and back again."""
+
+    def look(self, t: int, hidden: Tensor) -> Tensor:
+        """The attention map of frame t, (B, L), for the hidden state (B, H)."""
+
+    def start_back(self) -> None:
+        """Makes room for the gradients."""
+
+    def back(self, t: int, hidden: Tensor, maps: Tensor, gradient: Tensor) -> Tensor:
+        """From the gradient of that map to the hidden state's; keeps what its tensors' need."""
+
+    def gradients(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        """The gradients of its tensors, given all hidden states that looked, (T, B, H)."""
+
+
+LooksMaker = Callable[..., Looks]  # takes X, the type of the products, and the form's tensors
 
 
 class LocationAttention(nn.Module):
@@ -17,13 +41,34 @@ class LocationAttention(nn.Module):
         super().__init__()
         self.scores = nn.Linear(hidden_size, locations, bias=False)
 
-    def project(self, X: Tensor) -> Tensor:
-        """Nothing to prepare; gives X back."""
-        return X
+    def looks(self, X: Tensor) -> tuple[LooksMaker, tuple[Tensor, ...]]:
+        """How it looks at X (B, T, L, C), and the tensors that get a gradient."""
+        return LocationLooks, (self.scores.weight,)
 
-    def forward(self, hidden: Tensor, projected: Tensor) -> Tensor:
-        """The attention map (B, L) for the hidden state (B, H)."""
-        return torch.softmax(self.scores(hidden), dim=-1)
+
+class LocationLooks:
+    """l = softmax(W h), with W (L, H)."""
+
+    def __init__(self, X: Tensor, dtype: torch.dtype, W: Tensor) -> None:
+        self.W, self.wide = W.to(dtype), W.dtype
+        self.size = X.shape[1], X.shape[0], len(W)
+
+    def look(self, t: int, hidden: Tensor) -> Tensor:
+        """See `Looks`."""
+        return torch.softmax((hidden @ self.W.t()).to(self.wide), dim=-1)
+
+    def start_back(self) -> None:
+        """See `Looks`."""
+        self.raw = self.W.new_empty(self.size)  # gradients before the softmax
+
+    def back(self, t: int, hidden: Tensor, maps: Tensor, gradient: Tensor) -> Tensor:
+        """See `Looks`."""
+        self.raw[t] = softmax_back(maps, gradient)
+        return self.raw[t] @ self.W
+
+    def gradients(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        """See `Looks`."""
+        return ((self.raw.flatten(0, 1).t() @ hidden.flatten(0, 1)).to(self.wide),)
 
 
 class ContextAttention(nn.Module):
@@ -45,16 +90,65 @@ class ContextAttention(nn.Module):
         self.scores = nn.Linear(channels, 1)
 
     def project(self, X: Tensor) -> Tensor:
-        """P(X) for all frames at once, (B, T, L, C): it does not depend on the hidden state."""
+        """P(X), of the shape of X (..., C): it does not depend on the hidden state."""
         projected: Tensor = self.features(X)
         for i, layer in enumerate(self.deeper):
             projected = layer(torch.tanh(projected) if i else projected)
         return projected
 
-    def forward(self, hidden: Tensor, projected: Tensor) -> Tensor:
-        """The attention map (B, L) for the hidden state (B, H) and P of one frame, (B, L, C)."""
-        scores = self.scores(torch.tanh(projected + self.hidden(hidden)[:, None]))
-        return torch.softmax(self.inverse_temperature * scores[..., 0], dim=-1)
+    def looks(self, X: Tensor) -> tuple[LooksMaker, tuple[Tensor, ...]]:
+        """How it looks at X (B, T, L, C), and the tensors that get a gradient."""
+        u, c = (self.inverse_temperature * p for p in (self.scores.weight[0], self.scores.bias))
+        return ContextLooks, (self.project(X), self.hidden.weight, u, c)
+
+
+class ContextLooks:
+    """l = softmax(u · tanh(P_t + W h) + c), with P (B, T, L, C), W (C, H), u (C,), c (1,)."""
+
+    def __init__(
+        self, X: Tensor, dtype: torch.dtype, P: Tensor, W: Tensor, u: Tensor, c: Tensor
+    ) -> None:
+        self.P, self.W, self.u, self.c = P, W.to(dtype), u, c
+        B, _, L, C = P.shape
+        self.seen = u.new_empty(B, L, C)  # not in the type of P: tanh of bfloat16 is slow on a CPU
+
+    def look(self, t: int, hidden: Tensor) -> Tensor:
+        """See `Looks`."""
+        return torch.softmax(self._see(t, hidden) @ self.u + self.c, dim=-1)
+
+    def start_back(self) -> None:
+        """See `Looks`."""
+        B, T, _, C = self.P.shape
+        self.dP, self.du = torch.empty_like(self.P), torch.zeros_like(self.u)
+        self.dwanted = self.W.new_empty(T, B, C)
+
+    def back(self, t: int, hidden: Tensor, maps: Tensor, gradient: Tensor) -> Tensor:
+        """See `Looks`."""
+        raw = softmax_back(maps, gradient)
+        # Made again: to keep it for every frame would take as much memory as P.
+        seen = self._see(t, hidden)
+        self.du += raw.flatten() @ seen.flatten(0, 1)
+        # tanh' = 1 - tanh². The gradients before a softmax sum to 0 over the locations, so that of
+        # their sum here only the second part is left.
+        square = seen.square_()
+        self.dwanted[t] = torch.bmm(raw[:, None], square)[:, 0] * -self.u
+        self.dP[:, t] = square.mul_(-self.u).add_(self.u).mul_(raw[..., None])
+        return self.dwanted[t] @ self.W
+
+    def gradients(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        """See `Looks`."""
+        W = self.dwanted.flatten(0, 1).t() @ hidden.flatten(0, 1)
+        # A softmax does not see c, which all its inputs share.
+        return self.dP, W.to(self.u.dtype), self.du, torch.zeros_like(self.c)
+
+    def _see(self, t: int, hidden: Tensor) -> Tensor:
+        self.seen.copy_(self.P[:, t]).add_((hidden @ self.W.t())[:, None].to(self.seen.dtype))
+        return self.seen.tanh_()
+
+
+def softmax_back(maps: Tensor, gradient: Tensor) -> Tensor:
+    """From the gradient of maps = softmax(e), (B, L), to that of e."""
+    return maps * (gradient - (gradient * maps).sum(dim=-1, keepdim=True))
 
 
 def attention_penalty(maps: Tensor, mask: Tensor, form: PenaltyForm) -> Tensor:

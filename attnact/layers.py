@@ -1,8 +1,10 @@
 """What the models are built of: the first state, a step of an LSTM, the head, dropout."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attnact.vocabulary import DropoutForm
 
@@ -20,9 +22,27 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Some of x set to zero while training."""
-        dropped = F.dropout(x, self.share, self.training)
-        # Undoes torch's scaling in training, and scales in testing instead.
-        return dropped if self.form == "paper" else (1 - self.share) * dropped
+        if self.form == "released" and not self.training:
+            return (1 - self.share) * x
+        keep = self.keep(x.shape, x)
+        return x if keep is None else x * keep
+
+    def keep(self, shape: Sequence[int], like: Tensor) -> Tensor | None:
+        """What to multiply by while training: 0 for what is dropped; None where nothing is."""
+        if not self.training or not self.share:
+            return None
+        kept = draw(shape, like.device) >= round(self.share * 65536) - 32768
+        return kept.to(like.dtype).mul_(1 / (1 - self.share) if self.form == "paper" else 1)
+
+
+def draw(shape: Sequence[int], device: torch.device) -> Tensor:
+    """Random int16, each value as likely as any other: four of a random int64.
+
+    Ten times as fast as a float for each on a CPU, where dropout's numbers took a sixth of a step.
+    """
+    count = math.prod(shape)
+    words = torch.empty(-(-count // 4), dtype=torch.int64, device=device)
+    return words.random_(-(2**63), None).view(torch.int16)[:count].view(shape)
 
 
 class StartState(nn.Module):
@@ -44,7 +64,7 @@ class StartState(nn.Module):
 
     def forward(self, X: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The hidden and cell states of every layer, (B, H) each, for X (B, T, L, C)."""
-        mean = masked_mean(X, mask)
+        mean = masked_mean(X, mask).to(next(self.parameters()).dtype)
         for layer in self.deeper:
             mean = self.dropout(torch.relu(layer(mean)))
         hidden = [torch.tanh(layer(mean)) for layer in self.hidden]
@@ -53,19 +73,14 @@ class StartState(nn.Module):
 
 
 class LSTMLayer(nn.Module):
-    """One step of an LSTM layer, eq. 1–3; the gates stand in the order i, f, o, g."""
+    """The weights of an LSTM layer, eq. 1-3: of its input and its last hidden state together.
+
+    The gates stand in the order i, f, o, g. `recurrence.attend` computes with them.
+    """
 
     def __init__(self, inputs: int, hidden_size: int) -> None:
         super().__init__()
         self.gates = nn.Linear(inputs + hidden_size, 4 * hidden_size)
-
-    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """The next hidden state and cell state, (B, H) each, for the input x."""
-        H = hidden.shape[1]
-        gates = self.gates(torch.cat((x, hidden), dim=1))  # one product for both
-        i, f, o = torch.sigmoid(gates[:, : 3 * H]).chunk(3, dim=1)
-        cell = f * cell + i * torch.tanh(gates[:, 3 * H :])
-        return o * torch.tanh(cell), cell
 
 
 class Head(nn.Module):
@@ -101,4 +116,5 @@ def masked_mean(X: Tensor, mask: Tensor) -> Tensor:
     """
     B, T, L, C = X.shape
     weights = (mask / (L * mask.sum(dim=1, keepdim=True))).to(X.dtype)
-    return torch.bmm(weights.repeat_interleave(L, dim=1)[:, None], X.reshape(B, T * L, C))[:, 0]
+    with torch.autocast(X.device.type, enabled=False):  # it would make a copy of all of X first
+        return torch.bmm(weights.repeat_interleave(L, 1)[:, None], X.reshape(B, T * L, C))[:, 0]

@@ -1,14 +1,16 @@
 """The models: the soft-attention LSTM, and the baselines of the paper's Table 1 beside it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from attnact.attention import ContextAttention, LocationAttention
 from attnact.features import CHANNELS, LOCATIONS
 from attnact.layers import Dropout, Head, LSTMLayer, StartState
+from attnact.recurrence import attend
 from attnact.vocabulary import AttentionForm, DropoutForm, ModelKind
 
 
@@ -84,18 +86,14 @@ class AttentionLSTM(Model):
     def forward(self, X: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Scores and attention maps; see `Model.forward`."""
         hidden, cell = self.start(X, mask)
-        projected = self.attention.project(X)
-        maps, tops = [], []
-        for t in range(X.shape[1]):
-            looks = self.attention(hidden[-1], projected[:, t])
-            # bmm, because (looks * X).sum would write and read all of X once more.
-            below = torch.bmm(looks[:, None], X[:, t])[:, 0]
-            for i, layer in enumerate(self.layers):
-                hidden[i], cell[i] = layer(self.dropout(below), hidden[i], cell[i])
-                below = hidden[i]
-            maps.append(looks)
-            tops.append(below)
-        return self.head(torch.stack(tops, dim=1)), torch.stack(maps, dim=1)
+        looks, looks_tensors = self.attention.looks(X)
+        gates = [layer.gates for layer in cast("Iterable[LSTMLayer]", self.layers)]
+        weights = [(gate.weight, gate.bias) for gate in gates]
+        B, T, _, C = X.shape
+        inputs = [C] + [self.config.hidden_size] * (len(weights) - 1)
+        keep = [self.dropout.keep((T, B, size), gates[0].weight) for size in inputs]
+        tops, maps = attend(X, hidden, cell, weights, keep, looks, looks_tensors)
+        return self.head(tops), maps
 
 
 class PooledLSTM(Model):

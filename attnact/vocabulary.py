@@ -18,6 +18,7 @@ ClipForm = Literal["paper", "released"]
 InitialWeights = Literal["torch", "released"]
 Optimizer = Literal["adam", "released"]
 BatchLoss = Literal["mean", "sum"]
+TrainPrecision = Literal["float32", "bfloat16"]
 Vote = Literal["mean", "majority"]
 Place = Literal["auto", "device", "host", "disk"]
 

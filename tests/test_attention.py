@@ -23,6 +23,12 @@ def randomly(*shape: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
+def look(attention: LocationAttention | ContextAttention, X: Tensor, t: int, h: Tensor) -> Tensor:
+    """The map of frame t of X (B, T, L, C) for the hidden state h."""
+    looks, tensors = attention.looks(X)
+    return looks(X, h.dtype, *tensors).look(t, h)
+
+
 def random_maps(seed: int, sharpness: float) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     scores = sharpness * torch.randn((B, T, L), dtype=torch.float64, generator=generator)
@@ -32,8 +38,7 @@ def random_maps(seed: int, sharpness: float) -> Tensor:
 def test_location_attention_is_a_softmax_of_the_state() -> None:
     attention = LocationAttention(H, L).double()
     hidden, X = randomly(B, H), randomly(B, T, L, C)
-    assert attention.project(X) is X
-    maps = attention(hidden, X[:, 0])
+    maps = look(attention, X, 0, hidden)
     W = attention.scores.weight.tolist()
     for b in range(B):
         scores = [sum(W[i][h] * hidden[b, h].item() for h in range(H)) for i in range(L)]
@@ -46,7 +51,7 @@ def test_context_attention_asks_every_location(layers: int) -> None:
     hidden, X = randomly(B, H), randomly(B, T, L, C)
     p = {name: value.detach().numpy() for name, value in attention.named_parameters()}
     for t in range(T):
-        maps = attention(hidden, attention.project(X)[:, t])
+        maps = look(attention, X, t, hidden)
         for b in range(B):
             scores = []
             for i in range(L):
@@ -83,7 +88,7 @@ def test_deep_context_attention_of_the_released_code(shared) -> None:
             "scores.bias": sharpness * p["decoder_c_tt"],
         }
     )
-    maps = attention(hidden, attention.project(X)[:, 0]).detach().numpy()
+    maps = look(attention, X, 0, hidden).detach().numpy()
     np.testing.assert_allclose(maps, file["alphas"][0], atol=1e-6)
 
 
@@ -95,7 +100,7 @@ def test_maps_are_probabilities(seed: int, scale: float, form: str) -> None:
     with torch.no_grad():
         for parameter in attention.parameters():
             parameter.mul_(scale)
-        maps = attention(scale * torch.randn(B, H), attention.project(torch.randn(B, L, C)))
+        maps = look(attention, torch.randn(B, T, L, C), 0, scale * torch.randn(B, H))
     assert maps.shape == (B, L)
     assert (maps >= 0).all()
     torch.testing.assert_close(maps.sum(1), torch.ones(B))

@@ -16,6 +16,7 @@ FLOORS = [
     {"attnact.errors", "attnact.vocabulary", "attnact.released"},
     {"attnact.files", "attnact.progress", "attnact.provenance", "attnact.cli_options"},
     {"attnact.features", "attnact.feature_writer", "attnact.attention", "attnact.layers"},
+    {"attnact.recurrence"},
     {"attnact.released.files", "attnact.released.importing", "attnact.released.exporting"},
     {"attnact.model"},
     {"attnact.checkpoint", "attnact.released.model"},

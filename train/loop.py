@@ -233,9 +233,10 @@ def _epoch(
     total = torch.zeros(2, device=training.store.device)
     model.train()
     for batch in batches(training.store, clips, order, config.batch_size):
-        scores, maps = model(batch.X, batch.mask)
+        with torch.autocast(batch.X.device.type, torch.bfloat16, config.precision == "bfloat16"):
+            scores, maps = model(batch.X, batch.mask)
         labels = training.labels[torch.from_numpy(batch.video).to(training.labels.device)]
-        loss = clip_loss(scores, maps, labels, batch.mask, config.penalty_form)
+        loss = clip_loss(scores.float(), maps, labels, batch.mask, config.penalty_form)
         optimizer.zero_grad()
         clip_losses = loss.cross_entropy + config.attention_penalty * loss.penalty
         mean = config.batch_loss == "mean"

@@ -22,7 +22,7 @@ class ReleasedAdam(torch.optim.Adam):
 
     def __init__(self, parameters: Any, lr: float, weight_decay: float) -> None:
         betas = 1 - self.B1, 1 - self.B2
-        super().__init__(parameters, lr=lr, betas=betas, weight_decay=weight_decay)
+        super().__init__(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
         for group in self.param_groups:
             group["released_lr"] = lr
 
@@ -43,5 +43,8 @@ class ReleasedAdam(torch.optim.Adam):
 
 def new_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Adam:
     """The optimiser of a run; γΣθ² has the gradient 2γθ, and `weight_decay` adds decay·θ."""
-    kind = torch.optim.Adam if config.optimizer == "adam" else ReleasedAdam
-    return kind(model.parameters(), lr=config.learning_rate, weight_decay=2 * config.weight_decay)
+    learning_rate, decay = config.learning_rate, 2 * config.weight_decay
+    if config.optimizer == "released":
+        return ReleasedAdam(model.parameters(), learning_rate, decay)
+    # Fused: one pass over the weights and their averages instead of ten.
+    return torch.optim.Adam(model.parameters(), learning_rate, weight_decay=decay, fused=True)

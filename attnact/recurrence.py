@@ -1,0 +1,185 @@
+"""The recurrence of the attention LSTM: T steps, and their backward pass written out.
+
+Look, glimpse, LSTM layers, a step after the other (section 3 of the paper). Autograd would keep
+what every small operation made, and add to the weights' gradients at every step. Here X is read in
+its own type, once in each direction; a layer's input and state lie side by side where its product
+reads them; and its weights' gradient is one product over all steps. Products run in the type of
+`torch.autocast` where that is on, everything else in the type of the weights.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from attnact.attention import LooksMaker
+
+
+def attend(
+    X: Tensor,
+    hidden: Sequence[Tensor],
+    cell: Sequence[Tensor],
+    layers: Sequence[tuple[Tensor, Tensor]],
+    keep: Sequence[Tensor | None],
+    looks: LooksMaker,
+    looks_tensors: Sequence[Tensor],
+) -> tuple[Tensor, Tensor]:
+    """The top layer's hidden states (B, T, H) and the attention maps (B, T, L).
+
+    Args:
+        X: feature cubes (B, T, L, C), of any float; it gets no gradient.
+        hidden, cell: the state of each layer before the first frame, (B, H).
+        layers: the weight (4H, inputs + H) and bias (4H,) of each layer's gates i, f, o, g, which
+            take the layer's input and its last hidden state.
+        keep: what each layer's input is multiplied by, (T, B, inputs): dropout.
+        looks, looks_tensors: the form of attention, and its tensors.
+    """
+    weights = [tensor for layer in layers for tensor in layer]
+    wide, device = weights[0].dtype, X.device.type
+    autocast = torch.is_autocast_enabled(device) and wide == torch.float32
+    dtype = torch.get_autocast_dtype(device) if autocast else wide
+    start = torch.stack(tuple(hidden)).to(wide), torch.stack(tuple(cell)).to(wide)
+    with torch.autocast(device, enabled=False):
+        tops, maps = _Recurrence.apply(  # type: ignore[no-untyped-call]
+            dtype, looks, tuple(keep), X, *start, len(weights), *weights, *looks_tensors
+        )
+    return tops.transpose(0, 1), maps.transpose(0, 1)
+
+
+class _Layer:
+    """An LSTM layer during one batch, and what it keeps of all steps.
+
+    taken: the input and the last hidden state, as the product takes them, (T + 1, B, inputs + H).
+    gates: i, f, o, g after their sigmoids and tanh, (T, B, 4H).
+    cells: the cell states, (T + 1, B, H); squashed: their tanh, (T, B, H).
+    """
+
+    def __init__(
+        self,
+        dtype: torch.dtype,
+        steps: int,
+        weight: Tensor,
+        bias: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+    ) -> None:
+        self.weight, self.bias = weight.to(dtype), bias.to(dtype)
+        B, self.H = hidden.shape
+        self.taken = weight.new_empty(steps + 1, B, weight.shape[1], dtype=dtype)
+        self.gates = weight.new_empty(steps, B, 4 * self.H)
+        self.cells = weight.new_empty(steps + 1, B, self.H)
+        self.squashed = torch.empty_like(self.cells[1:])
+        self.hidden(0).copy_(hidden)
+        self.cells[0] = cell
+
+    def hidden(self, t: int) -> Tensor:
+        """The hidden state before frame t, (B, H)."""
+        return self.taken[t, :, -self.H :]
+
+    def input(self, t: int) -> Tensor:
+        """The layer's input at frame t, (B, inputs), to be filled in."""
+        return self.taken[t, :, : -self.H]
+
+    def step(self, t: int) -> Tensor:
+        """From `input(t)` and `hidden(t)` to `hidden(t + 1)`, which it gives (eq. 1–3)."""
+        H, gates = self.H, self.gates[t]
+        if gates.dtype == self.taken.dtype:
+            torch.addmm(self.bias, self.taken[t], self.weight.t(), out=gates)
+        else:
+            gates.copy_(torch.addmm(self.bias, self.taken[t], self.weight.t()))
+        gates[:, : 3 * H].sigmoid_()
+        gates[:, 3 * H :].tanh_()
+        i, f, o, g = gates.chunk(4, dim=1)
+        cell = torch.mul(f, self.cells[t], out=self.cells[t + 1]).addcmul_(i, g)
+        torch.tanh(cell, out=self.squashed[t])
+        return self.hidden(t + 1).copy_(o * self.squashed[t])
+
+    def start_back(self) -> None:
+        """Makes room for the gradients; those of the gates before sigmoid and tanh take over."""
+        self.dcell = torch.zeros_like(self.cells[0])
+        self.dhidden = torch.zeros_like(self.dcell)  # through the next step of this layer
+        self.dgates = self.taken.new_empty(self.gates.shape)
+        self.dbias = self.gates.new_zeros(4 * self.H)
+
+    def step_back(self, t: int, dhidden: Tensor) -> Tensor:
+        """From the gradient of `hidden(t + 1)`, (B, H), to that of `input(t)`."""
+        H, gates, squashed = self.H, self.gates[t], self.squashed[t]
+        i, f, o, g = gates.chunk(4, dim=1)
+        through = torch.mul(dhidden, o)
+        self.dcell += torch.ops.aten.tanh_backward(through, squashed)
+        raw = torch.empty_like(gates)
+        torch.mul(self.dcell, g, out=raw[:, :H])
+        torch.mul(self.dcell, self.cells[t], out=raw[:, H : 2 * H])
+        torch.mul(dhidden, squashed, out=raw[:, 2 * H : 3 * H])
+        torch.mul(self.dcell, i, out=raw[:, 3 * H :])
+        self.dcell *= f
+        sigmoids, tanhs = raw[:, : 3 * H], raw[:, 3 * H :]
+        torch.ops.aten.sigmoid_backward(sigmoids, gates[:, : 3 * H], grad_input=sigmoids)
+        torch.ops.aten.tanh_backward(tanhs, g, grad_input=tanhs)
+        self.dgates[t] = raw
+        self.dbias += raw.sum(0)
+        dtaken = self.dgates[t] @ self.weight
+        self.dhidden = dtaken[:, -H:].to(raw.dtype)
+        return dtaken[:, :-H]
+
+    def gradients(self) -> tuple[Tensor, Tensor]:
+        """Those of the weight and the bias."""
+        weight = self.dgates.flatten(0, 1).t() @ self.taken[:-1].flatten(0, 1)
+        return weight.to(self.dbias.dtype), self.dbias
+
+
+class _Recurrence(torch.autograd.Function):
+    """`attend` with the steps first, (T, B, …), and every weight an argument of its own."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        dtype: torch.dtype,
+        looks: LooksMaker,
+        keep: tuple[Tensor | None, ...],
+        X: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        count: int,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        B, T, L, _ = X.shape
+        weights, ctx.looks = tensors[:count], looks(X, dtype, *tensors[count:])
+        ctx.layers = [
+            _Layer(dtype, T, weights[2 * n], weights[2 * n + 1], hidden[n], cell[n])
+            for n in range(count // 2)
+        ]
+        ctx.X, ctx.keep = X, keep
+        maps = hidden.new_empty(T, B, L)
+        top = ctx.layers[-1]
+        for t in range(T):
+            maps[t] = ctx.looks.look(t, top.hidden(t))
+            below = torch.bmm(maps[t].to(X.dtype)[:, None], X[:, t])[:, 0]  # the glimpse
+            for layer, kept in zip(ctx.layers, keep, strict=True):
+                layer.input(t).copy_(below if kept is None else below * kept[t])
+                below = layer.step(t)
+        ctx.save_for_backward(maps)
+        return top.taken[1:, :, -top.H :].to(hidden.dtype, copy=True), maps
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dtops: Tensor, dmaps: Tensor) -> tuple[Any, ...]:
+        (maps,) = ctx.saved_tensors
+        X, keep, layers, looks = ctx.X, ctx.keep, ctx.layers, ctx.looks
+        top = layers[-1]
+        for part in (looks, *layers):
+            part.start_back()
+        for t in reversed(range(len(maps))):
+            dbelow = dtops[t]
+            for layer, kept in zip(reversed(layers), reversed(keep), strict=True):
+                dbelow = layer.step_back(t, dbelow + layer.dhidden)
+                dbelow = dbelow.to(maps.dtype) if kept is None else dbelow * kept[t]
+            dmap = torch.bmm(dbelow.to(X.dtype)[:, None], X[:, t].transpose(1, 2))[:, 0]
+            top.dhidden += looks.back(t, top.hidden(t), maps[t], dmap + dmaps[t])
+        weights = [tensor for layer in layers for tensor in layer.gradients()]
+        dhidden = torch.stack([layer.dhidden for layer in layers])
+        dcell = torch.stack([layer.dcell for layer in layers])
+        attention = looks.gradients(top.taken[:-1, :, -top.H :])
+        return None, None, None, None, dhidden, dcell, None, *weights, *attention
