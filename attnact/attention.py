@@ -6,13 +6,14 @@ A module has the weights; while a batch is worked on, its `Looks` has what one f
 needs, forward and back.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from attnact.vocabulary import PenaltyForm
+from attnact.windows import Windows
 
 
 class Looks(Protocol):
@@ -31,7 +32,7 @@ class Looks(Protocol):
         """The gradients of its tensors, given all hidden states that looked, (T, B, H)."""
 
 
-LooksMaker = Callable[..., Looks]  # takes X, the type of the products, and the form's tensors
+LooksMaker = Callable[..., Looks]  # takes the clips, the type of the products, and the tensors
 
 
 class LocationAttention(nn.Module):
@@ -41,17 +42,17 @@ class LocationAttention(nn.Module):
         super().__init__()
         self.scores = nn.Linear(hidden_size, locations, bias=False)
 
-    def looks(self, X: Tensor) -> tuple[LooksMaker, tuple[Tensor, ...]]:
-        """How it looks at X (B, T, L, C), and the tensors that get a gradient."""
+    def looks(self, clips: Windows) -> tuple[LooksMaker, tuple[Tensor, ...]]:
+        """How it looks at the clips, and the tensors of it that get a gradient."""
         return LocationLooks, (self.scores.weight,)
 
 
 class LocationLooks:
     """l = softmax(W h), with W (L, H)."""
 
-    def __init__(self, X: Tensor, dtype: torch.dtype, W: Tensor) -> None:
+    def __init__(self, clips: Windows, dtype: torch.dtype, W: Tensor) -> None:
         self.W, self.wide = W.to(dtype), W.dtype
-        self.size = X.shape[1], X.shape[0], len(W)
+        self.size = clips.steps, len(clips), len(W)
 
     def look(self, t: int, hidden: Tensor) -> Tensor:
         """See `Looks`."""
@@ -63,7 +64,7 @@ class LocationLooks:
 
     def back(self, t: int, hidden: Tensor, maps: Tensor, gradient: Tensor) -> Tensor:
         """See `Looks`."""
-        self.raw[t] = softmax_back(maps, gradient)
+        self.raw[t] = _softmax_back(maps, gradient)
         return self.raw[t] @ self.W
 
     def gradients(self, hidden: Tensor) -> tuple[Tensor, ...]:
@@ -96,21 +97,22 @@ class ContextAttention(nn.Module):
             projected = layer(torch.tanh(projected) if i else projected)
         return projected
 
-    def looks(self, X: Tensor) -> tuple[LooksMaker, tuple[Tensor, ...]]:
-        """How it looks at X (B, T, L, C), and the tensors that get a gradient."""
+    def looks(self, clips: Windows) -> tuple[LooksMaker, tuple[Tensor, ...]]:
+        """How it looks at the clips, and the tensors of it that get a gradient."""
         u, c = (self.inverse_temperature * p for p in (self.scores.weight[0], self.scores.bias))
-        return ContextLooks, (self.project(X), self.hidden.weight, u, c)
+        return ContextLooks, (self.project(clips.frames), self.hidden.weight, u, c)
 
 
 class ContextLooks:
-    """l = softmax(u · tanh(P_t + W h) + c), with P (B, T, L, C), W (C, H), u (C,), c (1,)."""
+    """l = softmax(u · tanh(P_t + W h) + c), with P (n, L, C) of the frames, u (C,), c (1,)."""
 
     def __init__(
-        self, X: Tensor, dtype: torch.dtype, P: Tensor, W: Tensor, u: Tensor, c: Tensor
+        self, clips: Windows, dtype: torch.dtype, P: Tensor, W: Tensor, u: Tensor, c: Tensor
     ) -> None:
-        self.P, self.W, self.u, self.c = P, W.to(dtype), u, c
-        B, _, L, C = P.shape
-        self.seen = u.new_empty(B, L, C)  # not in the type of P: tanh of bfloat16 is slow on a CPU
+        self.clips, self.P, self.W, self.u, self.c = clips, P, W.to(dtype), u, c
+        self.parts = clips.over(P)
+        # Not in the type of P: the tanh of bfloat16 is slow on a CPU.
+        self.seen = u.new_empty(len(clips), *P.shape[1:])
 
     def look(self, t: int, hidden: Tensor) -> Tensor:
         """See `Looks`."""
@@ -118,13 +120,15 @@ class ContextLooks:
 
     def start_back(self) -> None:
         """See `Looks`."""
-        B, T, _, C = self.P.shape
+        if self.clips.overlap:
+            raise ValueError("clips that share frames can be scored, not trained on")
         self.dP, self.du = torch.empty_like(self.P), torch.zeros_like(self.u)
-        self.dwanted = self.W.new_empty(T, B, C)
+        self.dparts = self.clips.over(self.dP)
+        self.dwanted = self.W.new_empty(self.clips.steps, len(self.clips), len(self.u))
 
     def back(self, t: int, hidden: Tensor, maps: Tensor, gradient: Tensor) -> Tensor:
         """See `Looks`."""
-        raw = softmax_back(maps, gradient)
+        raw = _softmax_back(maps, gradient)
         # Made again: to keep it for every frame would take as much memory as P.
         seen = self._see(t, hidden)
         self.du += raw.flatten() @ seen.flatten(0, 1)
@@ -132,7 +136,9 @@ class ContextLooks:
         # their sum here only the second part is left.
         square = seen.square_()
         self.dwanted[t] = torch.bmm(raw[:, None], square)[:, 0] * -self.u
-        self.dP[:, t] = square.mul_(-self.u).add_(self.u).mul_(raw[..., None])
+        slopes = square.mul_(-self.u).add_(self.u).mul_(raw[..., None])
+        for dpart, part in zip(self.dparts, _split(slopes, self.dparts), strict=True):
+            dpart[:, t] = part
         return self.dwanted[t] @ self.W
 
     def gradients(self, hidden: Tensor) -> tuple[Tensor, ...]:
@@ -142,11 +148,17 @@ class ContextLooks:
         return self.dP, W.to(self.u.dtype), self.du, torch.zeros_like(self.c)
 
     def _see(self, t: int, hidden: Tensor) -> Tensor:
-        self.seen.copy_(self.P[:, t]).add_((hidden @ self.W.t())[:, None].to(self.seen.dtype))
-        return self.seen.tanh_()
+        for part, seen in zip(self.parts, _split(self.seen, self.parts), strict=True):
+            seen.copy_(part[:, t])
+        return self.seen.add_((hidden @ self.W.t())[:, None].to(self.seen.dtype)).tanh_()
 
 
-def softmax_back(maps: Tensor, gradient: Tensor) -> Tensor:
+def _split(values: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """What each clip has, part by part."""
+    return torch.split(values, [len(part) for part in parts])
+
+
+def _softmax_back(maps: Tensor, gradient: Tensor) -> Tensor:
     """From the gradient of maps = softmax(e), (B, L), to that of e."""
     return maps * (gradient - (gradient * maps).sum(dim=-1, keepdim=True))
 

@@ -62,9 +62,14 @@ class StartState(nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(channels, hidden_size) for _ in layers)
         self.cell = nn.ModuleList(nn.Linear(channels, hidden_size) for _ in layers)
 
-    def forward(self, X: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The hidden and cell states of every layer, (B, H) each, for X (B, T, L, C)."""
-        mean = masked_mean(X, mask).to(next(self.parameters()).dtype)
+    def forward(self, means: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The hidden and cell states of every layer, (B, H) each.
+
+        means: of each frame over its locations, (B, T, C).
+        mask: 1 for a frame, 0 for a repeat that fills up a short clip, (B, T).
+        """
+        mean = torch.einsum("btc,bt->bc", means, mask.to(means.dtype))
+        mean = mean / mask.sum(dim=1, keepdim=True).to(mean.dtype)
         for layer in self.deeper:
             mean = self.dropout(torch.relu(layer(mean)))
         hidden = [torch.tanh(layer(mean)) for layer in self.hidden]
@@ -108,13 +113,12 @@ class Head(nn.Module):
         return scores
 
 
-def masked_mean(X: Tensor, mask: Tensor) -> Tensor:
-    """The mean of X over its valid frames and all locations, (B, C).
+def frame_means(frames: Tensor, dtype: torch.dtype) -> Tensor:
+    """The mean of each frame's features over the locations, (n, C), for frames (n, L, C).
 
-    As a product with the weights of the mean, which is 20 times faster than `X.mean((1, 2))` on a
-    CPU.
+    As a product, which is 20 times faster than `frames.mean(1)` on a CPU.
     """
-    B, T, L, C = X.shape
-    weights = (mask / (L * mask.sum(dim=1, keepdim=True))).to(X.dtype)
-    with torch.autocast(X.device.type, enabled=False):  # it would make a copy of all of X first
-        return torch.bmm(weights.repeat_interleave(L, 1)[:, None], X.reshape(B, T * L, C))[:, 0]
+    n, L, _ = frames.shape
+    with torch.autocast(frames.device.type, enabled=False):  # it would copy all frames first
+        weights = frames.new_full((1, 1, L), 1 / L).expand(n, 1, L)
+        return torch.bmm(weights, frames)[:, 0].to(dtype)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from attnact.attention import ContextAttention, LocationAttention
 from attnact.features import CHANNELS, LOCATIONS
-from attnact.layers import Dropout, Head, LSTMLayer, StartState
+from attnact.layers import Dropout, Head, LSTMLayer, StartState, frame_means
 from attnact.recurrence import attend
 from attnact.vocabulary import AttentionForm, DropoutForm, ModelKind
+from attnact.windows import Windows
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,11 @@ class Model(nn.Module, ABC):
         self.config = config
 
     @abstractmethod
-    def forward(self, X: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, X: Tensor | Windows, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Scores before softmax or sigmoid (B, T, N); attention maps (B, T, L), or None.
 
         Args:
-            X: feature cubes (B, T, L, C).
+            X: feature cubes (B, T, L, C), or clips that share frames.
             mask: 1 for a frame, 0 for a repeat that fills up a short clip, (B, T).
         """
 
@@ -83,16 +84,18 @@ class AttentionLSTM(Model):
         released = config.dropout_form == "released"
         self.dropout = Dropout(0 if released else config.dropout, config.dropout_form)
 
-    def forward(self, X: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, X: Tensor | Windows, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Scores and attention maps; see `Model.forward`."""
-        hidden, cell = self.start(X, mask)
-        looks, looks_tensors = self.attention.looks(X)
+        clips = X if isinstance(X, Windows) else Windows.of(X)
+        means = clips.gather(frame_means(clips.frames, self.head.classes.weight.dtype))
+        hidden, cell = self.start(means, mask)
+        looks, looks_tensors = self.attention.looks(clips)
         gates = [layer.gates for layer in cast("Iterable[LSTMLayer]", self.layers)]
         weights = [(gate.weight, gate.bias) for gate in gates]
-        B, T, _, C = X.shape
-        inputs = [C] + [self.config.hidden_size] * (len(weights) - 1)
-        keep = [self.dropout.keep((T, B, size), gates[0].weight) for size in inputs]
-        tops, maps = attend(X, hidden, cell, weights, keep, looks, looks_tensors)
+        inputs = [self.config.channels] + [self.config.hidden_size] * (len(weights) - 1)
+        shapes = [(clips.steps, len(clips), size) for size in inputs]
+        keep = [self.dropout.keep(shape, gates[0].weight) for shape in shapes]
+        tops, maps = attend(clips, hidden, cell, weights, keep, looks, looks_tensors)
         return self.head(tops), maps
 
 
@@ -110,10 +113,12 @@ class PooledLSTM(Model):
         released = config.dropout_form == "released"
         self.dropout = Dropout(0 if released else config.dropout, config.dropout_form)
 
-    def forward(self, X: Tensor, mask: Tensor) -> tuple[Tensor, None]:
+    def forward(self, X: Tensor | Windows, mask: Tensor) -> tuple[Tensor, None]:
         """Scores and no maps; see `Model.forward`."""
-        hidden, cell = self.start(X, mask)
-        seen = X.mean(dim=2) if self.config.kind == "average" else X.amax(dim=2)
+        clips = X if isinstance(X, Windows) else Windows.of(X)
+        means = clips.gather(frame_means(clips.frames, self.head.classes.weight.dtype))
+        hidden, cell = self.start(means, mask)
+        seen = means if self.config.kind == "average" else clips.gather(clips.frames.amax(1))
         for i, layer in enumerate(self.layers):
             seen, _ = layer(self.dropout(seen), (hidden[i][None], cell[i][None]))
         return self.head(seen), None
@@ -126,9 +131,10 @@ class SoftmaxRegression(Model):
         super().__init__(config)
         self.classes = nn.Linear(config.locations * config.channels, config.classes)
 
-    def forward(self, X: Tensor, mask: Tensor) -> tuple[Tensor, None]:
+    def forward(self, X: Tensor | Windows, mask: Tensor) -> tuple[Tensor, None]:
         """Scores and no maps; see `Model.forward`."""
-        return self.classes(X.flatten(2)), None
+        clips = X if isinstance(X, Windows) else Windows.of(X)
+        return clips.gather(self.classes(clips.frames.flatten(1))), None
 
 
 def build_model(config: ModelConfig) -> Model:

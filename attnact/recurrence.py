@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from attnact.attention import LooksMaker
+from attnact.windows import Windows
 
 
 def attend(
-    X: Tensor,
+    clips: Windows,
     hidden: Sequence[Tensor],
     cell: Sequence[Tensor],
     layers: Sequence[tuple[Tensor, Tensor]],
@@ -29,7 +30,7 @@ def attend(
     """The top layer's hidden states (B, T, H) and the attention maps (B, T, L).
 
     Args:
-        X: feature cubes (B, T, L, C), of any float; it gets no gradient.
+        clips: the feature cubes, of any float; they get no gradient.
         hidden, cell: the state of each layer before the first frame, (B, H).
         layers: the weight (4H, inputs + H) and bias (4H,) of each layer's gates i, f, o, g, which
             take the layer's input and its last hidden state.
@@ -37,13 +38,13 @@ def attend(
         looks, looks_tensors: the form of attention, and its tensors.
     """
     weights = [tensor for layer in layers for tensor in layer]
-    wide, device = weights[0].dtype, X.device.type
+    wide, device = weights[0].dtype, clips.frames.device.type
     autocast = torch.is_autocast_enabled(device) and wide == torch.float32
     dtype = torch.get_autocast_dtype(device) if autocast else wide
     start = torch.stack(tuple(hidden)).to(wide), torch.stack(tuple(cell)).to(wide)
     with torch.autocast(device, enabled=False):
         tops, maps = _Recurrence.apply(  # type: ignore[no-untyped-call]
-            dtype, looks, tuple(keep), X, *start, len(weights), *weights, *looks_tensors
+            dtype, looks, tuple(keep), clips, *start, len(weights), *weights, *looks_tensors
         )
     return tops.transpose(0, 1), maps.transpose(0, 1)
 
@@ -139,24 +140,24 @@ class _Recurrence(torch.autograd.Function):
         dtype: torch.dtype,
         looks: LooksMaker,
         keep: tuple[Tensor | None, ...],
-        X: Tensor,
+        clips: Windows,
         hidden: Tensor,
         cell: Tensor,
         count: int,
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        B, T, L, _ = X.shape
-        weights, ctx.looks = tensors[:count], looks(X, dtype, *tensors[count:])
+        T = clips.steps
+        weights, ctx.looks = tensors[:count], looks(clips, dtype, *tensors[count:])
         ctx.layers = [
             _Layer(dtype, T, weights[2 * n], weights[2 * n + 1], hidden[n], cell[n])
             for n in range(count // 2)
         ]
-        ctx.X, ctx.keep = X, keep
-        maps = hidden.new_empty(T, B, L)
+        ctx.X, ctx.keep = clips.over(clips.frames), keep
+        maps = hidden.new_empty(T, len(clips), clips.frames.shape[1])
         top = ctx.layers[-1]
         for t in range(T):
             maps[t] = ctx.looks.look(t, top.hidden(t))
-            below = torch.bmm(maps[t].to(X.dtype)[:, None], X[:, t])[:, 0]  # the glimpse
+            below = _times(maps[t], [x[:, t] for x in ctx.X])  # the glimpse
             for layer, kept in zip(ctx.layers, keep, strict=True):
                 layer.input(t).copy_(below if kept is None else below * kept[t])
                 below = layer.step(t)
@@ -176,10 +177,16 @@ class _Recurrence(torch.autograd.Function):
             for layer, kept in zip(reversed(layers), reversed(keep), strict=True):
                 dbelow = layer.step_back(t, dbelow + layer.dhidden)
                 dbelow = dbelow.to(maps.dtype) if kept is None else dbelow * kept[t]
-            dmap = torch.bmm(dbelow.to(X.dtype)[:, None], X[:, t].transpose(1, 2))[:, 0]
+            dmap = _times(dbelow, [x[:, t].transpose(1, 2) for x in X])
             top.dhidden += looks.back(t, top.hidden(t), maps[t], dmap + dmaps[t])
         weights = [tensor for layer in layers for tensor in layer.gradients()]
         dhidden = torch.stack([layer.dhidden for layer in layers])
         dcell = torch.stack([layer.dcell for layer in layers])
         attention = looks.gradients(top.taken[:-1, :, -top.H :])
         return None, None, None, None, dhidden, dcell, None, *weights, *attention
+
+
+def _times(rows: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """Each clip's row (B, K) times its matrix (K, M), of which every part has some: (B, M)."""
+    some = torch.split(rows.to(parts[0].dtype)[:, None], [len(part) for part in parts])
+    return torch.cat([torch.bmm(row, part)[:, 0] for row, part in zip(some, parts, strict=True)])

@@ -11,13 +11,13 @@ from attnact.model import AttentionLSTM
 
 
 def plain_recurrence(
-    model: AttentionLSTM, X: Tensor, mask: Tensor, keep: Sequence[Tensor | None] = ()
+    model: AttentionLSTM, X: Tensor, keep: Sequence[Tensor | None] = ()
 ) -> tuple[Tensor, Tensor]:
     """The top layer's hidden states (B, T, H) and the attention maps (B, T, L).
 
     keep: what each layer's input is multiplied by at each step, (T, B, inputs).
     """
-    hidden, cell = model.start(X, mask)
+    hidden, cell = start(model, X)
     maps, tops = [], []
     for t in range(X.shape[1]):
         looks = plain_look(model.attention, hidden[-1], X[:, t])
@@ -29,6 +29,12 @@ def plain_recurrence(
         maps.append(looks)
         tops.append(below)
     return torch.stack(tops, dim=1), torch.stack(maps, dim=1)
+
+
+def start(model: AttentionLSTM, X: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """The states before the first frame, of clips whose every frame counts."""
+    dtype = model.head.classes.weight.dtype
+    return model.start(X.to(dtype).mean(2), torch.ones(X.shape[:2]))
 
 
 def plain_look(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from attnact.attention import ContextAttention, LocationAttention, attention_penalty
+from attnact.windows import Windows
 
 B, T, L, C, H = 2, 4, 6, 5, 3
 
@@ -23,10 +24,12 @@ def randomly(*shape: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def look(attention: LocationAttention | ContextAttention, X: Tensor, t: int, h: Tensor) -> Tensor:
+def map_at(attention: LocationAttention | ContextAttention, X: Tensor, t: int, h: Tensor) -> Tensor:
     """The map of frame t of X (B, T, L, C) for the hidden state h."""
-    looks, tensors = attention.looks(X)
-    return looks(X, h.dtype, *tensors).look(t, h)
+    clips = Windows.of(X)
+    with torch.no_grad():
+        looks, tensors = attention.looks(clips)
+        return looks(clips, h.dtype, *tensors).look(t, h)
 
 
 def random_maps(seed: int, sharpness: float) -> Tensor:
@@ -38,7 +41,7 @@ def random_maps(seed: int, sharpness: float) -> Tensor:
 def test_location_attention_is_a_softmax_of_the_state() -> None:
     attention = LocationAttention(H, L).double()
     hidden, X = randomly(B, H), randomly(B, T, L, C)
-    maps = look(attention, X, 0, hidden)
+    maps = map_at(attention, X, 0, hidden)
     W = attention.scores.weight.tolist()
     for b in range(B):
         scores = [sum(W[i][h] * hidden[b, h].item() for h in range(H)) for i in range(L)]
@@ -51,7 +54,7 @@ def test_context_attention_asks_every_location(layers: int) -> None:
     hidden, X = randomly(B, H), randomly(B, T, L, C)
     p = {name: value.detach().numpy() for name, value in attention.named_parameters()}
     for t in range(T):
-        maps = look(attention, X, t, hidden)
+        maps = map_at(attention, X, t, hidden)
         for b in range(B):
             scores = []
             for i in range(L):
@@ -88,7 +91,7 @@ def test_deep_context_attention_of_the_released_code(shared) -> None:
             "scores.bias": sharpness * p["decoder_c_tt"],
         }
     )
-    maps = look(attention, X, 0, hidden).detach().numpy()
+    maps = map_at(attention, X, 0, hidden).detach().numpy()
     np.testing.assert_allclose(maps, file["alphas"][0], atol=1e-6)
 
 
@@ -100,7 +103,7 @@ def test_maps_are_probabilities(seed: int, scale: float, form: str) -> None:
     with torch.no_grad():
         for parameter in attention.parameters():
             parameter.mul_(scale)
-        maps = look(attention, torch.randn(B, T, L, C), 0, scale * torch.randn(B, H))
+        maps = map_at(attention, torch.randn(B, T, L, C), 0, scale * torch.randn(B, H))
     assert maps.shape == (B, L)
     assert (maps >= 0).all()
     torch.testing.assert_close(maps.sum(1), torch.ones(B))

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # the order is checked to have no circle.
 FLOORS = [
     {"attnact"},
-    {"attnact.errors", "attnact.vocabulary", "attnact.released"},
+    {"attnact.errors", "attnact.vocabulary", "attnact.released", "attnact.windows"},
     {"attnact.files", "attnact.progress", "attnact.provenance", "attnact.cli_options"},
     {"attnact.features", "attnact.feature_writer", "attnact.attention", "attnact.layers"},
     {"attnact.recurrence"},

@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnact.layers import masked_mean
+from attnact.layers import frame_means
 from attnact.model import AttentionLSTM, Model, ModelConfig, build_model
 from attnact.train.loss import clip_loss
+from attnact.vocabulary import ModelKind
+from attnact.windows import Window, Windows
 
 Floats = npt.NDArray[np.float64]
 Drop = Callable[[Floats], Floats]
@@ -21,6 +23,7 @@ Drop = Callable[[Floats], Floats]
 B, T, L, C, H, N = 3, 4, 6, 5, 4, 3
 MASK = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], np.float64)
 SMALL = ModelConfig(classes=N, hidden_size=H, locations=L, channels=C)
+KINDS: tuple[ModelKind, ...] = ("average", "max", "softmax")
 SHAPES = [
     replace(SMALL, lstm_layers=1),
     replace(SMALL, lstm_layers=3),
@@ -296,7 +299,25 @@ def test_dropout_of_the_baselines(kind: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert seen == [C, H, H, H]
 
 
-def test_masked_mean_is_over_valid_frames() -> None:
-    found = masked_mean(clips(), torch.from_numpy(MASK)).numpy()
-    for b, frames in enumerate((4, 2, 1)):
-        np.testing.assert_allclose(found[b], clips()[b, :frames].numpy().mean((0, 1)), atol=1e-12)
+def test_frame_means() -> None:
+    found = frame_means(clips().flatten(0, 1), torch.float64).numpy()
+    np.testing.assert_allclose(found, clips().numpy().reshape(B * T, L, C).mean(1), atol=1e-12)
+
+
+@pytest.mark.parametrize("config", [*SHAPES, *(replace(SMALL, kind=k) for k in KINDS)], ids=str)
+def test_clips_that_share_frames_score_as_if_they_did_not(config: ModelConfig) -> None:
+    model, frames = make(config), clips().flatten(0, 1)
+    shared = Windows(frames, [Window(0, 2, 1, 1), Window(4, 3, 2, 1)], T)
+    scores, maps = model(shared, torch.ones(5, T))
+    expected = model(shared.gather(frames), torch.ones(5, T))
+    torch.testing.assert_close(scores, expected[0])
+    assert (maps is None) == (expected[1] is None)
+    if maps is not None:
+        torch.testing.assert_close(maps, expected[1])
+
+
+def test_clips_that_share_frames_are_not_trained_on() -> None:
+    model, frames = make(SHAPES[3]), clips().flatten(0, 1)
+    scores, _ = model(Windows(frames, [Window(0, 2, 1, 1)], T), torch.ones(2, T))
+    with pytest.raises(ValueError, match="share frames"):
+        scores.sum().backward()

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from plain_recurrence import plain_recurrence
+from plain_recurrence import plain_recurrence, start
 from torch import Tensor, nn
 
 from attnact.model import AttentionLSTM, ModelConfig
 from attnact.recurrence import attend
+from attnact.windows import Windows
 
 B, T, L, C, H = 3, 5, 6, 7, 4
 SMALL = ModelConfig(classes=2, hidden_size=H, locations=L, channels=C, dropout=0.0)
@@ -34,9 +35,10 @@ def make(config: ModelConfig) -> tuple[AttentionLSTM, Tensor]:
 
 
 def run(model: AttentionLSTM, X: Tensor, keep: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
-    hidden, cell = model.start(X, torch.ones(B, T))
+    clips = Windows.of(X)
+    hidden, cell = start(model, X)
     layers = [(layer.gates.weight, layer.gates.bias) for layer in model.layers]
-    return attend(X, hidden, cell, layers, keep, *model.attention.looks(X))
+    return attend(clips, hidden, cell, layers, keep, *model.attention.looks(clips))
 
 
 def dropped(config: ModelConfig) -> list[Tensor | None]:
@@ -65,7 +67,7 @@ def test_states_maps_and_gradients_are_those_of_autograd(
 ) -> None:
     model, X = make(config)
     keep = dropped(config) if dropout else [None] * config.lstm_layers
-    found, expected = run(model, X, keep), plain_recurrence(model, X, torch.ones(B, T), keep)
+    found, expected = run(model, X, keep), plain_recurrence(model, X, keep)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     for one, other in zip(slopes(model, *found), slopes(model, *expected), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
@@ -103,6 +105,6 @@ def test_cubes_of_another_type_are_read_as_they_are(kind: Any) -> None:
     model, X = make(SHAPES[1])
     model, X = model.float(), X.to(kind)
     found = run(model, X, [None] * 3)
-    expected = plain_recurrence(model, X.float(), torch.ones(B, T))
+    expected = plain_recurrence(model, X.float())
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0.05)

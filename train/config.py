@@ -54,9 +54,7 @@ class TrainConfig:
     optimizer: Annotated[Optimizer, "Adam, or Adam as the released code runs it."] = "adam"
     learning_rate: Annotated[float, "Step size of Adam."] = 1e-3
     batch_size: Annotated[int, "Clips a step."] = 128
-    precision: Annotated[TrainPrecision, "Of the products while training; scores are float32's."] = (
-        "float32"
-    )
+    precision: Annotated[TrainPrecision, "Of the products while training."] = "float32"
     epochs: Annotated[int, "Passes over the training clips, at most."] = 15
     validation: Annotated[float, "Share of the training videos held out to choose the epoch."] = (
         0.15
