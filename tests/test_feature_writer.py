@@ -53,6 +53,11 @@ def write(path: Path, videos: dict[int, int], compression: Compression = "zstd")
     writer.close()
 
 
+def features_in(file: h5py.File) -> Cubes:
+    """Channels last, as everywhere but in the file."""
+    return np.ascontiguousarray(np.moveaxis(file["features"][()], 1, -1))
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -64,7 +69,7 @@ def test_shards_read_back_with_plain_h5py(shard, compression):
     with h5py.File(shard) as file:
         expected = np.concatenate([cubes_of(4, 5), cubes_of(7, 1), cubes_of(9, 6)])
         assert file["features"].dtype == np.float16
-        np.testing.assert_array_equal(file["features"], expected)
+        np.testing.assert_array_equal(features_in(file), expected)
         rows = read_rows(file["videos"])
     assert [(row.video, row.frames) for row in rows] == [(4, 5), (7, 1), (9, 6)]
     assert rows[0].frame_rate == 29.97
@@ -99,7 +104,7 @@ def test_a_dropped_video_is_forgotten(shard):
     writer.close()
     with h5py.File(shard) as file:
         expected = np.concatenate([cubes_of(0, 2), cubes_of(2, 3)])
-        np.testing.assert_array_equal(file["features"], expected)
+        np.testing.assert_array_equal(features_in(file), expected)
         rows = read_rows(file["videos"])
     write(shard.with_name("00001.h5"), {2: 3})
     with h5py.File(shard.with_name("00001.h5")) as file:
@@ -129,8 +134,9 @@ def test_float32_is_kept_to_the_bit(shard, compression):
     writer.close()
     with h5py.File(shard) as file:
         assert file["features"].dtype == np.float32
-        assert file["features"][()].tobytes() == cubes.tobytes()
-        assert read_rows(file["videos"])[0].checksum == zlib.crc32(cubes.tobytes())
+        assert features_in(file).tobytes() == cubes.tobytes()
+        in_file = cubes.reshape(6, 49, 1024).swapaxes(1, 2)
+        assert read_rows(file["videos"])[0].checksum == zlib.crc32(in_file.tobytes())
 
 
 @pytest.mark.parametrize(("shards", "given"), [("float16", "float32"), ("float32", "float16")])
@@ -337,7 +343,7 @@ def test_plain_h5py_reads_the_features_wherever_the_cache_goes(cache_path, tmp_p
         path.rename(elsewhere / path.name)
     expected = np.concatenate([cubes_of(0, 3), cubes_of(2, 2), cubes_of(3, 4)])
     with h5py.File(elsewhere / "small.h5") as file:
-        np.testing.assert_array_equal(file["features"], expected)
+        np.testing.assert_array_equal(features_in(file), expected)
         stems = [PurePosixPath(PATHS[i]).stem for i in (0, 2, 3)]
         assert list(file["videos/name"].asstr()) == stems
 
@@ -368,7 +374,7 @@ def test_an_index_over_nothing_but_failures(shard):
     assert (cache.frames, cache.paths, len(cache.failures)) == (0, [], 4)
     assert list(cache.verify()) == []
     with h5py.File(cache.path) as file:
-        assert file["features"].shape == (0, *CUBE)
+        assert file["features"].shape == (0, 1024, 7, 7)
 
 
 def test_shards_of_two_dtypes_make_no_cache(cache_path):

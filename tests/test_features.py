@@ -106,7 +106,7 @@ def test_a_float32_cache(make_cache, tmp_path):
     assert cache.read(0, 10).tobytes() == expected.tobytes()
     with h5py.File(cache.path) as file:
         assert file["features"].dtype == np.float32
-        assert file["features"][()].tobytes() == expected.tobytes()
+        assert np.moveaxis(file["features"][()], 1, -1).tobytes() == expected.tobytes()
     assert list(cache.verify()) == [None] * 4
 
 

@@ -1,5 +1,6 @@
 """Features on the device, in memory and on disk: the same batches, of the frames they should be."""
 
+import re
 from typing import Any
 
 import h5py
@@ -34,7 +35,7 @@ def test_batches(cache: FeatureCache, place: Any, device: str, fps: float) -> No
     assert np.concatenate([batch.video for batch in found]).tolist() == clips.video[order].tolist()
     rows = [(batch.X[i], batch.mask[i]) for batch in found for i in range(len(batch.video))]
     with h5py.File(cache.path) as file:
-        features = file["features"][()].reshape(-1, 49, 1024)
+        features = np.moveaxis(file["features"][()], 1, -1).reshape(-1, 49, 1024)
     for position, (X, mask) in zip(order, rows, strict=True):
         clip = clips[np.array([position])]
         assert X.dtype == torch.float32
@@ -127,6 +128,9 @@ def test_videos_in(make_cache, tmp_path) -> None:
 
 
 def test_describe(cache: FeatureCache) -> None:
-    store = open_store(cache, np.arange(2), "disk", CPU)
-    assert describe(cache, np.arange(2), store) == "63 frames, 0.01 GiB, features on disk"
+    two, what = np.arange(2), "63 frames, 0.01 GiB as float16, features on "
+    told = describe(cache, two, open_store(cache, two, "disk", CPU))
+    assert told == what + "disk, which one core alone can decompress"  # it is of lz4
+    told = describe(cache, two, open_store(cache, two, "host", CPU))
+    assert re.fullmatch(re.escape(what) + r"host memory \([\d,]+\.\d GiB left\)", told)
     assert bytes_of(cache, np.arange(2)) == 63 * 7 * 7 * 1024 * 2
