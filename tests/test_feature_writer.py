@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from attnact.compact import to_uint8
 from attnact.errors import CacheError
 from attnact.feature_writer import Listing, ShardWriter, write_index
 from attnact.features import CUBE, Cubes, VideoRow, read_rows, shard_path
@@ -123,6 +124,33 @@ def test_features_that_are_no_numbers_are_refused(shard, value):
     writer.abandon()
 
 
+def test_uint8_has_no_place_for_features_below_zero(shard):
+    cubes = cubes_of(0, 2)
+    cubes[1, 6, 6, 1023] = -1e-3
+    writer = ShardWriter.claim(shard, "zstd", "uint8")
+    with pytest.raises(CacheError, match=r"00000\.h5: features below zero, which uint8 has no"):
+        writer.append(cubes)
+    writer.abandon()
+
+
+def test_a_uint8_shard(shard):
+    """A dropped video leaves neither cubes nor scales."""
+    writer = ShardWriter.claim(shard, "zstd", "uint8")
+    add(writer, 0, 5)
+    writer.append(cubes_of(1, 2))
+    writer.drop_video(1, "it broke")
+    add(writer, 2, 1)
+    writer.close()
+    expected = to_uint8(np.concatenate([cubes_of(0, 5), cubes_of(2, 1)]))
+    with h5py.File(shard) as file:
+        assert file["features"].dtype == np.uint8
+        np.testing.assert_array_equal(features_in(file), expected.cubes)
+        np.testing.assert_array_equal(file["scales"], expected.scales)
+        checksums = [row.checksum for row in read_rows(file["videos"])]
+    q = np.moveaxis(expected.cubes[5:], -1, 1)
+    assert checksums[2] == zlib.crc32(q.tobytes() + expected.scales[5:].tobytes())
+
+
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_float32_is_kept_to_the_bit(shard, compression):
     cubes = np.random.default_rng(0).normal(size=(6, *CUBE)).astype(np.float32)
@@ -192,6 +220,7 @@ def test_a_shard_that_hdf5_cannot_close_is_abandoned_all_the_same(shard, monkeyp
 FULL = """
 import gc, resource, sys, numpy as np
 from pathlib import Path
+from attnact.compact import to_uint8
 from attnact.errors import CacheError
 from attnact.feature_writer import ShardWriter
 from attnact.features import VideoRow

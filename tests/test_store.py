@@ -59,6 +59,25 @@ def test_batches_of_a_float32_cache_are_its_arrays(make_cache, tmp_path, place: 
     assert bytes_of(cache, np.arange(2)) == 62 * 7 * 7 * 1024 * 4
 
 
+@pytest.mark.parametrize("place", ["device", "host", "disk"])
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_batches_of_a_uint8_cache(make_cache, tmp_path, place: Any, compression: str) -> None:
+    """Against the features as the format's page computes them; they stay uint8 until then."""
+    cache = make_cache(tmp_path / "x.h5", videos=4, dtype="uint8", compression=compression)
+    clips = cut(cache, [3, 0, 2], fps=15)
+    store = open_store(cache, np.array([0, 2, 3]), place, CPU)
+    kept = store.gather(clips)
+    assert kept.cubes.dtype == torch.uint8
+    order = np.random.default_rng(0).permutation(len(clips))
+    X = torch.cat([batch.X for batch in batches(store, clips, order, 4)])
+    with h5py.File(cache.path) as file:
+        q, s = file["features"][()], file["scales"][()]
+    features = np.moveaxis((q / 255) ** 2 * s[:, None], 1, -1).reshape(-1, 49, 1024)
+    np.testing.assert_allclose(X.numpy(), features[clips[order].positions()], rtol=1e-6)
+    assert X.is_contiguous()
+    assert bytes_of(cache, np.arange(2)) == 63 * 7 * 7 * (1024 + 4)
+
+
 @pytest.mark.parametrize("place", ["host", "disk"])
 def test_batches_left_early(cache: FeatureCache, place: Any) -> None:
     """The batch that is being gathered is waited for, and the store goes on to serve."""
