@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,9 +19,11 @@ import hdf5plugin
 import numpy as np
 import numpy.typing as npt
 
+from attnact.compact import Stored, to_uint8
 from attnact.errors import CacheError
 from attnact.features import (
-    CUBE,
+    CHANNELS,
+    ROWS,
     SCHEMA,
     Cubes,
     FeatureCache,
@@ -34,7 +37,10 @@ from attnact.features import (
 from attnact.files import lock_beside, publish, unlock
 from attnact.vocabulary import Compression
 
-CHUNK_FRAMES = 4  # 392 KiB of float16
+# Channel by channel, so that a channel's 49 locations lie beside each other: where it is zero it is
+# zero at most of them, and the file is a fifth smaller than location by location.
+CUBE_IN_FILE = (CHANNELS, ROWS, ROWS)
+CHUNK_FRAMES = {"features": 4, "scales": 256}  # 392 KiB of float16
 RELEASED = -1  # in place of a lock
 
 # No shuffle filter: 84 % of these features are zero, and shuffling them makes the files larger.
@@ -56,16 +62,13 @@ class ShardWriter:
         self.path, self._lock = path, lock
         self._rows: list[VideoRow] = []
         self._start = self._checksum = 0  # of the video being written
+        self._scales_seen = b""  # of the video being written
         # A chunk that two videos share is filled up in the chunk cache, then compressed once.
         self._file = h5py.File(self._part, "w", rdcc_nbytes=16 << 20)
-        self._features = self._file.create_dataset(
-            "features",
-            shape=(0, *CUBE),
-            maxshape=(None, *CUBE),
-            chunks=(CHUNK_FRAMES, *CUBE),
-            dtype=dtype,
-            **_FILTERS[compression],
-        )
+        self._features = self._data_set("features", CUBE_IN_FILE, dtype, compression)
+        self._scales = None
+        if self._features.dtype == np.uint8:
+            self._scales = self._data_set("scales", (ROWS, ROWS), np.float32, compression)
 
     @classmethod
     def claim(
@@ -88,26 +91,36 @@ class ShardWriter:
             ValueError: the cubes are of another dtype, and would be rounded.
         """
         dtype = self._features.dtype
-        if cubes.dtype != dtype:
+        if self._scales is None and cubes.dtype != dtype:
             raise ValueError(f"{self.path} takes {dtype}, not {cubes.dtype}")
         if not np.isfinite(cubes).all():
-            raise CacheError(f"{self.path}: features overflow {dtype}; are the weights right?")
-        end = len(self._features)
-        self._features.resize(end + len(cubes), axis=0)
-        self._features[end:] = cubes
-        self._checksum = zlib.crc32(np.ascontiguousarray(cubes).data, self._checksum)
+            raise CacheError(
+                f"{self.path}: features overflow {cubes.dtype}; are the weights right?"
+            )
+        if self._scales is not None and (cubes < 0).any():
+            raise CacheError(f"{self.path}: features below zero, which uint8 has no place for")
+        stored = Stored(cubes, None) if self._scales is None else to_uint8(cubes)
+        in_file = np.ascontiguousarray(np.moveaxis(stored.cubes, -1, 1))
+        self._checksum = zlib.crc32(in_file.data, self._checksum)
+        _extend(self._features, in_file)
+        if stored.scales is not None:
+            self._scales_seen += stored.scales.tobytes()
+            _extend(self._scales, stored.scales)
 
     def end_video(self, row: VideoRow) -> None:
         """Keeps the frames appended since the last video, and counts and checks them into `row`."""
         frames = len(self._features) - self._start
-        self._rows.append(replace(row, frames=frames, checksum=self._checksum))
-        self._start, self._checksum = len(self._features), 0
+        checksum = zlib.crc32(self._scales_seen, self._checksum)
+        self._rows.append(replace(row, frames=frames, checksum=checksum))
+        self._begin_video()
 
     def drop_video(self, video: int, failure: str) -> None:
         """Forgets the frames appended since the last video, and records why."""
-        self._features.resize(self._start, axis=0)
+        for data_set in (self._features, self._scales):
+            if data_set is not None:
+                data_set.resize(self._start, axis=0)
         self._rows.append(VideoRow(video, failure=failure))
-        self._checksum = 0
+        self._begin_video()
 
     def close(self) -> None:
         """Makes the shard appear under its name, whole."""
@@ -126,6 +139,21 @@ class ShardWriter:
         discard(self._file)
         self._part.unlink(missing_ok=True)
         self._release()
+
+    def _begin_video(self) -> None:
+        self._start, self._checksum, self._scales_seen = len(self._features), 0, b""
+
+    def _data_set(
+        self, name: str, of_a_frame: tuple[int, ...], dtype: npt.DTypeLike, compression: Compression
+    ) -> Any:
+        return self._file.create_dataset(
+            name,
+            shape=(0, *of_a_frame),
+            maxshape=(None, *of_a_frame),
+            chunks=(CHUNK_FRAMES[name], *of_a_frame),
+            dtype=dtype,
+            **_FILTERS[compression],
+        )
 
     def _release(self) -> None:
         unlock(self.path, self._lock)
@@ -147,6 +175,12 @@ def discard(file: Any) -> None:
             os.dup2(nowhere.fileno(), file.id.get_vfd_handle())
     with suppress(OSError, RuntimeError):
         file.close()
+
+
+def _extend(data_set: Any, frames: npt.NDArray[Any]) -> None:
+    end = len(data_set)
+    data_set.resize(end + len(frames), axis=0)
+    data_set[end:] = frames
 
 
 @dataclass(frozen=True)
@@ -173,28 +207,33 @@ def write_index(
     """Writes `<name>.h5` over finished shards, and opens it.
 
     Raises:
-        CacheError: a shard is missing or broken, or two differ in dtype.
+        CacheError: a shard is missing or broken, or two differ in dtype or layout.
     """
     rows: list[VideoRow] = []
     shard_frames: list[int] = []
-    dtypes = set()
+    kinds = set()
     for shard in range(shards):
         path = shard_path(cache, shard)
         with open_hdf5(path) as file, damage_told(path):
             rows += read_rows(file["videos"])
             shard_frames.append(len(file["features"]))
-            dtypes.add(file["features"].dtype)
-    if len(dtypes) > 1:
+            kinds.add((file["features"].dtype, file["features"].shape[1:]))
+    if len(kinds) > 1:
         raise CacheError(f"{path.parent}: shards of other features among them; delete this folder")
+    ((dtype, cube),) = kinds
+    schema = SCHEMA if cube == CUBE_IN_FILE else 1  # shards from before there was a second
     part = cache.with_suffix(f".{os.getpid()}.part")
     with h5py.File(part, "w") as file:
-        file.attrs.update(schema=SCHEMA, name=listing.name, root=str(listing.root))
+        file.attrs.update(schema=schema, name=listing.name, root=str(listing.root))
         file.create_group("provenance").attrs.update(provenance)
         file["classes"] = _text(listing.classes)
         file["shard_frames"] = np.array(shard_frames, np.int64)
         _write_videos(file, [row for row in rows if not row.failure], listing)
         _write_failures(file, [row for row in rows if row.failure], listing)
-        file.create_virtual_dataset("features", _virtual_layout(cache, shard_frames, *dtypes))
+        over = partial(_over_shards, file, cache, shard_frames)
+        over("features", cube, dtype)
+        if dtype == np.uint8:
+            over("scales", (ROWS, ROWS), np.float32)
         file.attrs["digest"] = index_digest(file)
     publish(part, cache)
     return FeatureCache(cache)
@@ -229,18 +268,26 @@ def _write_rows(group: Any, rows: Sequence[VideoRow]) -> None:
             group[field.name] = np.array(column, np.float64 if field.type is float else np.int64)
 
 
-def _virtual_layout(cache: Path, shard_frames: Sequence[int], dtype: Any = np.float16) -> Any:
-    """`features` over the shards, whose names are relative: the cache may move with its shards."""
-    layout = h5py.VirtualLayout((sum(shard_frames), *CUBE), dtype)
+def _over_shards(
+    file: Any,
+    cache: Path,
+    shard_frames: Sequence[int],
+    name: str,
+    of_a_frame: tuple[int, ...],
+    dtype: npt.DTypeLike,
+) -> None:
+    """A virtual data set over the shards, named relatively: the cache may move with them."""
+    layout = h5py.VirtualLayout((sum(shard_frames), *of_a_frame), dtype)
     layout.dcpl.set_obj_track_times(False)  # or the same features would make other bytes each time
     start = 0
     for shard, frames in enumerate(shard_frames):
         if frames:
-            name = str(shard_path(cache, shard).relative_to(cache.parent))
-            source = h5py.VirtualSource(name, "features", (frames, *CUBE), dtype)
-            layout[start : start + frames] = source
+            path = str(shard_path(cache, shard).relative_to(cache.parent))
+            layout[start : start + frames] = h5py.VirtualSource(
+                path, name, (frames, *of_a_frame), dtype
+            )
         start += frames
-    return layout
+    file.create_virtual_dataset(name, layout)
 
 
 def _text(values: Sequence[str]) -> Any:

@@ -9,28 +9,43 @@ One file to open, many files to write; `feature_writer` writes them.
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
-import hdf5plugin  # noqa: F401  # teaches h5py the Zstandard and LZ4 filters
 import numpy as np
 import numpy.typing as npt
 
+from attnact.chunks import Array, Ints, cores, side_by_side
+from attnact.compact import Cubes, Stored, to_float
 from attnact.errors import CacheError
+from attnact.shards import DAMAGE, Shard, damage_told, open_hdf5, shard_path
 
-SCHEMA = 1  # grows when an older reader could no longer make sense of the file
+__all__ = [
+    "CHANNELS",
+    "CUBE",
+    "DAMAGE",
+    "LOCATIONS",
+    "ROWS",
+    "SCHEMA",
+    "Cubes",
+    "FeatureCache",
+    "VideoRow",
+    "damage_told",
+    "index_digest",
+    "open_hdf5",
+    "read_rows",
+    "shard_path",
+]
+
+SCHEMA = 2  # grows when an older reader could no longer make sense of the file
 ROWS, CHANNELS = 7, 1024
 LOCATIONS = ROWS * ROWS
 CUBE = (ROWS, ROWS, CHANNELS)
-
-# What h5py raises where the bytes of a file make no sense.
-DAMAGE = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
-
-Cubes = npt.NDArray[np.float16 | np.float32]  # (frames, 7, 7, 1024)
 
 
 @dataclass(frozen=True)
@@ -39,7 +54,8 @@ class VideoRow:
 
     video: position in the extraction's list of videos.
     declared_frames: what the file's header promised, 0 where it did not.
-    checksum: CRC-32 of the video's feature cubes as they are stored, uncompressed.
+    checksum: CRC-32 of the video's feature cubes as they are stored, uncompressed, and of their
+        scales after them where there are any.
     failure: why the video was given up; empty for a video that the cache holds.
     """
 
@@ -63,7 +79,8 @@ class FeatureCache:
     groups: videos of one group never stand on both sides of a fold.
     first_frames: (videos,) where each video's frames begin in `features`.
     folds: fold name -> (videos,) values of `Split`.
-    dtype: of the features: float16, or float32 where they were imported from such files.
+    dtype: of the stored features: float16, uint8, or float32 where they were imported from such
+        files.
     failures: (path, reason) of each video that was given up.
     provenance: how the features were made, as text.
 
@@ -93,8 +110,10 @@ class FeatureCache:
                 zip(_strings(failures["path"]), _strings(failures["reason"]), strict=True)
             )
             self.dtype: np.dtype[Any] = file["features"].dtype
+            self._cube: tuple[int, ...] = file["features"].shape[1:]
             self._shard_starts = np.cumsum([0, *file["shard_frames"][()]])
-        self._shards: dict[int, Any] = {}
+        self._shards: dict[int, Shard] = {}
+        self._pool: ThreadPoolExecutor | None = None
 
     @property
     def frame_counts(self) -> npt.NDArray[np.int64]:
@@ -122,35 +141,59 @@ class FeatureCache:
         return self.provenance["weights_are_random"] == "true"
 
     def read(self, first: int, count: int) -> Cubes:
-        """The feature cubes of `count` frames in a row, (count, 7, 7, 1024), of `dtype`.
+        """The features of `count` frames in a row, (count, 7, 7, 1024); float32 if kept as uint8.
 
         Raises:
             CacheError: a shard is missing or does not decompress.
         """
-        cubes = np.empty((count, *CUBE), self.dtype)
-        done = 0
-        while done < count:
-            shard = self._shard_of(first + done)
-            start = first + done - int(self._shard_starts[shard])
-            stop = min(start + count - done, int(np.diff(self._shard_starts)[shard]))
-            here = np.s_[done : done + stop - start]
-            with damage_told(shard_path(self.path, shard)):
-                self._shard(shard).read_direct(cubes, np.s_[start:stop], here)
-            done += stop - start
-        return cubes
+        return to_float(self.read_stored(np.arange(first, first + count)))
+
+    def read_stored(
+        self, positions: Ints, empty: Callable[[tuple[int, ...], Any], Array] = np.empty
+    ) -> Stored:
+        """The feature cubes at these positions in `features`, in the cache's own type.
+
+        Each chunk is decompressed once, several at the same time.
+
+        Args:
+            positions: (n,), in any order, some perhaps more than once.
+            empty: makes the array for the cubes, of a shape and type.
+
+        Raises:
+            CacheError: a shard is missing or does not decompress.
+        """
+        cubes = empty((len(positions), *self._cube), self.dtype)
+        compact = self.dtype == np.uint8
+        scales = np.empty((len(positions), ROWS, ROWS), np.float32) if compact else None
+        shards = np.searchsorted(self._shard_starts, positions, "right") - 1
+        work = []
+        for number in np.unique(shards).tolist():
+            rows = np.flatnonzero(shards == number)
+            frames = positions[rows] - self._shard_starts[number]
+            shard = self._shard(number)
+            work += [partial(shard.read, *part, cubes) for part in shard.parts(frames, rows)]
+            if scales is not None:
+                scales[rows] = shard.read_scales(frames)
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(cores(), "chunks")
+        side_by_side(self._pool, cores(), work)
+        return Stored(cubes if self._cube == CUBE else np.moveaxis(cubes, 1, -1), scales)
 
     def verify(self) -> Iterator[str | None]:
         """Reads every feature; for each video in turn what is wrong with it, or None."""
         block = 256  # frames at once, so that a long video needs no more memory than a short one
         for path, first, row in zip(self.paths, self.first_frames.tolist(), self.rows, strict=True):
-            checksum = 0
+            checksum, scales = 0, b""
             try:
                 for start in range(0, row.frames, block):
-                    cubes = self.read(first + start, min(block, row.frames - start))
-                    checksum = zlib.crc32(cubes.data, checksum)
+                    stop = min(start + block, row.frames)
+                    stored = self.read_stored(np.arange(first + start, first + stop))
+                    checksum = zlib.crc32(self._as_in_file(stored.cubes).data, checksum)
+                    scales += b"" if stored.scales is None else stored.scales.tobytes()
             except CacheError as error:
                 yield f"{path}: {error}"
                 continue
+            checksum = zlib.crc32(scales, checksum)
             shard = shard_path(self.path, self._shard_of(first))
             changed = (
                 f"{path}: its features changed on disk; delete {shard} and run "
@@ -165,47 +208,28 @@ class FeatureCache:
 
     def close(self) -> None:
         """Closes the shards; a later `read` opens them again."""
-        for features in self._shards.values():
-            features.file.close()
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+        for shard in self._shards.values():
+            shard.close()
         self._shards.clear()
+
+    @property
+    def parallel(self) -> bool:
+        """Whether several cores decompress at the same time; a compression may not allow it."""
+        return all(self._shard(i).chunks.direct for i in range(len(self._shard_starts) - 1)[:1])
+
+    def _as_in_file(self, cubes: Array) -> Array:
+        return cubes if self._cube == CUBE else np.moveaxis(cubes, -1, 1)
 
     def _shard_of(self, frame: int) -> int:
         return int(np.searchsorted(self._shard_starts, frame, "right")) - 1
 
-    def _shard(self, shard: int) -> Any:
+    def _shard(self, shard: int) -> Shard:
         if shard not in self._shards:
-            self._shards[shard] = open_hdf5(shard_path(self.path, shard))["features"]
+            self._shards[shard] = Shard(shard_path(self.path, shard))
         return self._shards[shard]
-
-
-def shard_path(cache: Path, shard: int) -> Path:
-    """`hmdb51.h5`, 3 → `hmdb51.shards/00003.h5`."""
-    return cache.with_suffix(".shards") / f"{shard:05d}.h5"
-
-
-def open_hdf5(path: Path) -> Any:
-    """The file, open for reading.
-
-    Raises:
-        CacheError: it is missing or no HDF5 file.
-    """
-    if not path.is_file():
-        raise CacheError(f"{path}: no such file; `attnact features` makes it")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise CacheError(
-            f"{path}: not a whole HDF5 file; if it is a cache, delete it and make it again"
-        ) from error
-
-
-@contextmanager
-def damage_told(shard: Path) -> Iterator[None]:
-    """Turns what h5py raises for a damaged shard into a CacheError."""
-    try:
-        yield
-    except DAMAGE as error:
-        raise CacheError(f"{shard}: damaged; delete it and run `attnact features` again") from error
 
 
 def read_rows(group: Any) -> list[VideoRow]:
@@ -218,13 +242,13 @@ def read_rows(group: Any) -> list[VideoRow]:
 
 
 def index_digest(file: Any) -> str:
-    """SHA-256 of every table and attribute of an index, leaving out the features and itself."""
+    """SHA-256 of every table and attribute of an index but the features, scales and itself."""
     attributes = {key: str(value) for key, value in file.attrs.items() if key != "digest"}
     content: dict[str, Any] = {"": attributes}
 
     def add(name: str, item: Any) -> None:
         content[name] = {key: str(value) for key, value in item.attrs.items()}
-        if isinstance(item, h5py.Dataset) and name != "features":
+        if isinstance(item, h5py.Dataset) and name not in ("features", "scales"):
             text = h5py.check_string_dtype(item.dtype)
             content[name][""] = _strings(item) if text else item[()].tolist()
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from attnact.checkpoint import load_checkpoint
+from attnact.compact import to_float, to_uint8
 from attnact.errors import RunError, VideoError
 from attnact.extract.backbone import Backbone
 from attnact.extract.decoding import Event, Failed, Frames
@@ -167,7 +168,9 @@ class Recogniser:
         cut = self._cut(header.frame_rate, first)
         with progress(video.name, header.declared_frames, "frames") as advance:
             for clip in self._score(
-                _blocks(events, backbone, cut, advance), cut, header.frame_rate
+                _blocks(events, backbone, self.features.get("dtype"), cut, advance),
+                cut,
+                header.frame_rate,
             ):
                 yield clip
                 if first is not None:
@@ -195,7 +198,7 @@ class Recogniser:
 
 
 def _blocks(
-    events: Iterator[Event], backbone: Backbone, cut: Cut, advance: Advance
+    events: Iterator[Event], backbone: Backbone, dtype: str | None, cut: Cut, advance: Advance
 ) -> Iterator[Block]:
     """The features of a file's frames, as they are decoded; a file that fails raises VideoError."""
     count = 0
@@ -207,9 +210,15 @@ def _blocks(
         every = np.arange(count, count + len(event.frames))
         positions = needed(cut, every)
         cubes = torch.empty(0, *CUBE)
-        if len(positions):  # float16, as a cache holds them
-            cubes = backbone(torch.from_numpy(event.frames[positions - count])).half()
+        if len(positions):
+            cubes = _as_cached(backbone(torch.from_numpy(event.frames[positions - count])), dtype)
         count += len(every)
         advance(len(every), "")
         yield Block(count, positions, cubes)
     raise ValueError("each video's clips are to be read before the next video's")
+
+
+def _as_cached(cubes: torch.Tensor, dtype: str | None) -> torch.Tensor:
+    """Feature cubes rounded as a cache rounds them that `attnact features` made with `--dtype`."""
+    cubes = cubes.half()
+    return torch.from_numpy(to_float(to_uint8(cubes.cpu().numpy()))) if dtype == "uint8" else cubes

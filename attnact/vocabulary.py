@@ -8,6 +8,7 @@ BackboneName = Literal["googlenet", "bvlc_googlenet"]
 Resize = Literal["squash", "crop"]
 Decoder = Literal["pyav", "decord"]
 Compression = Literal["zstd", "lz4", "gzip", "none"]
+FeatureType = Literal["float16", "uint8"]
 
 Recipe = Literal["paper", "released"]
 ModelKind = Literal["attention", "average", "max", "softmax"]

@@ -120,7 +120,8 @@ class Readers:
         try:
             while (shard := self._take()) is not None and not self._stop.is_set():
                 path = shard_path(self._job.cache, shard)
-                writer = ShardWriter.claim(path, self._job.plan.settings.compression)
+                settings = self._job.plan.settings
+                writer = ShardWriter.claim(path, settings.compression, settings.dtype)
                 if writer is not None:
                     self._writers.append(writer)
                     self._read_shard(writer, self._job.plan.shard(shard))

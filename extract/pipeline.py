@@ -66,6 +66,7 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig) -> Extraction:
         resize=config.resize,
         decoder=config.decoder,
         compression=config.compression,
+        dtype=config.dtype,
     )
     paths = tuple(video.path for video in dataset.videos)
     plan = read_plan(cache)
@@ -257,7 +258,6 @@ def _provenance(extraction: Extraction, plan: Plan) -> dict[str, str]:
         **asdict(plan.settings),
         "weights_file": extraction.weights_file,
         "weights_are_random": str(extraction.backbone.is_random).lower(),
-        "dtype": "float16",
         "device": str(extraction.backbone.device),
         "date": plan.date,
         "command": plan.command,

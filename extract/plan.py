@@ -12,15 +12,18 @@ from pathlib import Path
 
 from attnact.errors import CacheError
 from attnact.features import shard_path
-from attnact.vocabulary import BackboneName, Compression, Decoder, Resize
+from attnact.vocabulary import BackboneName, Compression, Decoder, FeatureType, Resize
 
 # A shard is what a kill may cost: about a minute of a two-core CPU, a second of a large GPU.
 SHARD_FRAMES = 2048
 GUESSED_FRAMES = 256  # of a video whose header does not tell, so that such videos share out too
 
 # Measured on clips of 224×224 frames with Caffe's weights; enough to refuse a disk that is full.
-KIB_PER_FRAME: dict[Compression, float] = {"zstd": 24, "lz4": 35, "gzip": 23, "none": 98}
-RANDOM_IS_DENSER = 2.5  # random weights leave fewer zeros: 58 KiB with zstd
+KIB_PER_FRAME: dict[FeatureType, dict[Compression, float]] = {
+    "float16": {"zstd": 21, "lz4": 27, "gzip": 23, "none": 98},
+    "uint8": {"zstd": 13, "lz4": 17, "gzip": 15, "none": 49.3},
+}
+RANDOM_IS_DENSER = 2.8  # random weights leave fewer zeros: 57 KiB of float16 with zstd
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Settings:
     resize: Resize
     decoder: Decoder
     compression: Compression
+    dtype: FeatureType = "float16"
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,10 @@ class Plan:
 
     def bytes_in(self, shards: Sequence[int]) -> int:
         """About the disk space that these shards will take."""
-        kib = KIB_PER_FRAME[self.settings.compression]
+        sizes = KIB_PER_FRAME[self.settings.dtype]
+        kib = sizes[self.settings.compression]
         if self.settings.weights.startswith("random"):
-            kib = min(RANDOM_IS_DENSER * kib, KIB_PER_FRAME["none"])
+            kib = min(RANDOM_IS_DENSER * kib, sizes["none"])
         return int(self.frames_in(shards) * kib * 1024)
 
 

@@ -12,7 +12,7 @@ from made_report import make_report
 
 from attnact.feature_writer import Listing, ShardWriter, write_index
 from attnact.features import CUBE, Cubes, FeatureCache, VideoRow, shard_path
-from attnact.vocabulary import Split
+from attnact.vocabulary import Compression, Split
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +96,8 @@ def make_cache() -> Callable[..., FeatureCache]:
         frames: Callable[[int], int] = lambda video: FRAMES[video % 4],
         rate: Callable[[int], float] = lambda video: 30.0,
         cubes: Callable[[int, int], Cubes] = cubes_of,
+        dtype: str | None = None,
+        compression: Compression = "lz4",
         **changes: object,
     ) -> FeatureCache:
         i = np.arange(videos)
@@ -116,13 +118,15 @@ def make_cache() -> Callable[..., FeatureCache]:
         )
         shard_path(path, 0).parent.mkdir(parents=True)
         for shard, part in enumerate(np.array_split(i, 3)):
-            writer = ShardWriter.claim(shard_path(path, shard), "lz4", cubes(0, 1).dtype)
+            kept = dtype or cubes(0, 1).dtype
+            writer = ShardWriter.claim(shard_path(path, shard), compression, kept)
             assert writer is not None
             for n in part.tolist():
                 writer.append(cubes(n, frames(n)))
                 writer.end_video(VideoRow(n, frame_rate=rate(n)))
             writer.close()
-        return write_index(path, 3, Listing(**{**vars(listing), **changes}), PROVENANCE)
+        provenance = {**PROVENANCE, "dtype": str(np.dtype(kept))}
+        return write_index(path, 3, Listing(**{**vars(listing), **changes}), provenance)
 
     return make
 

@@ -67,7 +67,8 @@ def naive(cache: FeatureCache, video: int, kept: bool) -> list[dict[str, Any]]:
     """Each clip of a video: its class scores, loss, entropy and spread, a step at a time."""
     with h5py.File(cache.path) as file:
         first, count = int(cache.first_frames[video]), int(cache.frame_counts[video])
-        frames = file["features"][first : first + count].reshape(count, 49, 1024).astype(float)
+        cubes = file["features"][first : first + count].astype(float)
+        frames = cubes.reshape(count, 1024, 49).swapaxes(1, 2)
     clips = []
     for start in range(0, max(1, count - 29), STRIDE):
         clip = frames[start : start + 30]

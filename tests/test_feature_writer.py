@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from attnact.compact import to_uint8
 from attnact.errors import CacheError
 from attnact.feature_writer import Listing, ShardWriter, write_index
 from attnact.features import CUBE, Cubes, VideoRow, read_rows, shard_path
@@ -53,6 +54,11 @@ def write(path: Path, videos: dict[int, int], compression: Compression = "zstd")
     writer.close()
 
 
+def features_in(file: h5py.File) -> Cubes:
+    """Channels last, as everywhere but in the file."""
+    return np.ascontiguousarray(np.moveaxis(file["features"][()], 1, -1))
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -64,7 +70,7 @@ def test_shards_read_back_with_plain_h5py(shard, compression):
     with h5py.File(shard) as file:
         expected = np.concatenate([cubes_of(4, 5), cubes_of(7, 1), cubes_of(9, 6)])
         assert file["features"].dtype == np.float16
-        np.testing.assert_array_equal(file["features"], expected)
+        np.testing.assert_array_equal(features_in(file), expected)
         rows = read_rows(file["videos"])
     assert [(row.video, row.frames) for row in rows] == [(4, 5), (7, 1), (9, 6)]
     assert rows[0].frame_rate == 29.97
@@ -99,7 +105,7 @@ def test_a_dropped_video_is_forgotten(shard):
     writer.close()
     with h5py.File(shard) as file:
         expected = np.concatenate([cubes_of(0, 2), cubes_of(2, 3)])
-        np.testing.assert_array_equal(file["features"], expected)
+        np.testing.assert_array_equal(features_in(file), expected)
         rows = read_rows(file["videos"])
     write(shard.with_name("00001.h5"), {2: 3})
     with h5py.File(shard.with_name("00001.h5")) as file:
@@ -118,6 +124,33 @@ def test_features_that_are_no_numbers_are_refused(shard, value):
     writer.abandon()
 
 
+def test_uint8_has_no_place_for_features_below_zero(shard):
+    cubes = cubes_of(0, 2)
+    cubes[1, 6, 6, 1023] = -1e-3
+    writer = ShardWriter.claim(shard, "zstd", "uint8")
+    with pytest.raises(CacheError, match=r"00000\.h5: features below zero, which uint8 has no"):
+        writer.append(cubes)
+    writer.abandon()
+
+
+def test_a_uint8_shard(shard):
+    """A dropped video leaves neither cubes nor scales."""
+    writer = ShardWriter.claim(shard, "zstd", "uint8")
+    add(writer, 0, 5)
+    writer.append(cubes_of(1, 2))
+    writer.drop_video(1, "it broke")
+    add(writer, 2, 1)
+    writer.close()
+    expected = to_uint8(np.concatenate([cubes_of(0, 5), cubes_of(2, 1)]))
+    with h5py.File(shard) as file:
+        assert file["features"].dtype == np.uint8
+        np.testing.assert_array_equal(features_in(file), expected.cubes)
+        np.testing.assert_array_equal(file["scales"], expected.scales)
+        checksums = [row.checksum for row in read_rows(file["videos"])]
+    q = np.moveaxis(expected.cubes[5:], -1, 1)
+    assert checksums[2] == zlib.crc32(q.tobytes() + expected.scales[5:].tobytes())
+
+
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_float32_is_kept_to_the_bit(shard, compression):
     cubes = np.random.default_rng(0).normal(size=(6, *CUBE)).astype(np.float32)
@@ -129,8 +162,9 @@ def test_float32_is_kept_to_the_bit(shard, compression):
     writer.close()
     with h5py.File(shard) as file:
         assert file["features"].dtype == np.float32
-        assert file["features"][()].tobytes() == cubes.tobytes()
-        assert read_rows(file["videos"])[0].checksum == zlib.crc32(cubes.tobytes())
+        assert features_in(file).tobytes() == cubes.tobytes()
+        in_file = cubes.reshape(6, 49, 1024).swapaxes(1, 2)
+        assert read_rows(file["videos"])[0].checksum == zlib.crc32(in_file.tobytes())
 
 
 @pytest.mark.parametrize(("shards", "given"), [("float16", "float32"), ("float32", "float16")])
@@ -186,6 +220,7 @@ def test_a_shard_that_hdf5_cannot_close_is_abandoned_all_the_same(shard, monkeyp
 FULL = """
 import gc, resource, sys, numpy as np
 from pathlib import Path
+from attnact.compact import to_uint8
 from attnact.errors import CacheError
 from attnact.feature_writer import ShardWriter
 from attnact.features import VideoRow
@@ -337,7 +372,7 @@ def test_plain_h5py_reads_the_features_wherever_the_cache_goes(cache_path, tmp_p
         path.rename(elsewhere / path.name)
     expected = np.concatenate([cubes_of(0, 3), cubes_of(2, 2), cubes_of(3, 4)])
     with h5py.File(elsewhere / "small.h5") as file:
-        np.testing.assert_array_equal(file["features"], expected)
+        np.testing.assert_array_equal(features_in(file), expected)
         stems = [PurePosixPath(PATHS[i]).stem for i in (0, 2, 3)]
         assert list(file["videos/name"].asstr()) == stems
 
@@ -368,7 +403,7 @@ def test_an_index_over_nothing_but_failures(shard):
     assert (cache.frames, cache.paths, len(cache.failures)) == (0, [], 4)
     assert list(cache.verify()) == []
     with h5py.File(cache.path) as file:
-        assert file["features"].shape == (0, *CUBE)
+        assert file["features"].shape == (0, 1024, 7, 7)
 
 
 def test_shards_of_two_dtypes_make_no_cache(cache_path):

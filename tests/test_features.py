@@ -1,6 +1,8 @@
 """The cache read back: right frames over shard borders, and no damage that goes unnoticed."""
 
 import shutil
+import zlib
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attnact.compact import to_float, to_uint8
 from attnact.errors import CacheError
 from attnact.feature_writer import Listing, ShardWriter, write_index
 from attnact.features import (
@@ -106,8 +109,57 @@ def test_a_float32_cache(make_cache, tmp_path):
     assert cache.read(0, 10).tobytes() == expected.tobytes()
     with h5py.File(cache.path) as file:
         assert file["features"].dtype == np.float32
-        assert file["features"][()].tobytes() == expected.tobytes()
+        assert np.moveaxis(file["features"][()], 1, -1).tobytes() == expected.tobytes()
     assert list(cache.verify()) == [None] * 4
+
+
+def test_a_uint8_cache(make_cache, tmp_path):
+    def cubes(video: int, frames: int) -> Cubes:
+        x = np.random.default_rng(video).exponential(size=(frames, *CUBE)).astype(np.float16)
+        return np.where(x > 1, x, 0)
+
+    cache = make_cache(
+        tmp_path / "x.h5", videos=4, frames=lambda i: i + 1, cubes=cubes, dtype="uint8"
+    )
+    expected = to_uint8(np.concatenate([cubes(video, video + 1) for video in range(4)]))
+    assert cache.dtype == np.uint8
+    stored = cache.read_stored(np.array([9, 2, 3, 3]))
+    np.testing.assert_array_equal(stored.cubes, expected.cubes[[9, 2, 3, 3]])
+    np.testing.assert_array_equal(stored.scales, expected.scales[[9, 2, 3, 3]])
+    assert cache.read(0, 3).dtype == np.float32
+    np.testing.assert_array_equal(cache.read(0, 10), to_float(expected))
+    assert list(cache.verify()) == [None] * 4
+    with h5py.File(cache.path) as file:
+        assert file.attrs["schema"] == SCHEMA
+
+
+@pytest.mark.parametrize("table", ["features", "scales"])
+def test_a_changed_byte_of_a_uint8_cache(make_cache, tmp_path, table):
+    cache = make_cache(tmp_path / "x.h5", videos=4, dtype="uint8")
+    with h5py.File(shard_path(cache.path, 1), "a") as file:
+        file[table][0, 3, 3] += 1
+    assert [problem is None for problem in cache.verify()] == [True, True, False, True]
+
+
+def test_a_cache_of_schema_1(tmp_path):
+    """Channels last in the file; the only schema there was at first."""
+    path = tmp_path / "old.h5"
+    write(path)
+    for shard in range(len(SHARDS)):
+        with h5py.File(shard_path(path, shard), "a") as file:
+            cubes = np.moveaxis(file["features"][()], 1, -1)
+            del file["features"]
+            file.create_dataset("features", data=cubes, maxshape=(None, *CUBE), chunks=(4, *CUBE))
+            if len(cubes):
+                starts = np.cumsum([0, *SHARDS[shard]])
+                file["videos/checksum"][...] = [
+                    zlib.crc32(cubes[a:b].tobytes()) for a, b in pairwise(starts)
+                ]
+    cache = write_index(path, len(SHARDS), LISTING, {})
+    with h5py.File(path) as file:
+        assert (file.attrs["schema"], file["features"].shape) == (1, (FRAMES, *CUBE))
+    np.testing.assert_array_equal(cache.read(0, FRAMES), cubes_of(0, FRAMES))
+    assert list(cache.verify()) == [None] * 5
 
 
 def test_videos_of_unequal_shards(written):

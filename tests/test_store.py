@@ -1,5 +1,6 @@
 """Features on the device, in memory and on disk: the same batches, of the frames they should be."""
 
+import re
 from typing import Any
 
 import h5py
@@ -34,7 +35,7 @@ def test_batches(cache: FeatureCache, place: Any, device: str, fps: float) -> No
     assert np.concatenate([batch.video for batch in found]).tolist() == clips.video[order].tolist()
     rows = [(batch.X[i], batch.mask[i]) for batch in found for i in range(len(batch.video))]
     with h5py.File(cache.path) as file:
-        features = file["features"][()].reshape(-1, 49, 1024)
+        features = np.moveaxis(file["features"][()], 1, -1).reshape(-1, 49, 1024)
     for position, (X, mask) in zip(order, rows, strict=True):
         clip = clips[np.array([position])]
         assert X.dtype == torch.float32
@@ -56,6 +57,25 @@ def test_batches_of_a_float32_cache_are_its_arrays(make_cache, tmp_path, place: 
     expected = [cubes(video, 31).reshape(31, 49, 1024)[start:][:30] for video, start in clips]
     assert X.tobytes() == np.stack(expected).tobytes()
     assert bytes_of(cache, np.arange(2)) == 62 * 7 * 7 * 1024 * 4
+
+
+@pytest.mark.parametrize("place", ["device", "host", "disk"])
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_batches_of_a_uint8_cache(make_cache, tmp_path, place: Any, compression: str) -> None:
+    """Against the features as the format's page computes them; they stay uint8 until then."""
+    cache = make_cache(tmp_path / "x.h5", videos=4, dtype="uint8", compression=compression)
+    clips = cut(cache, [3, 0, 2], fps=15)
+    store = open_store(cache, np.array([0, 2, 3]), place, CPU)
+    kept = store.gather(clips)
+    assert kept.cubes.dtype == torch.uint8
+    order = np.random.default_rng(0).permutation(len(clips))
+    X = torch.cat([batch.X for batch in batches(store, clips, order, 4)])
+    with h5py.File(cache.path) as file:
+        q, s = file["features"][()], file["scales"][()]
+    features = np.moveaxis((q / 255) ** 2 * s[:, None], 1, -1).reshape(-1, 49, 1024)
+    np.testing.assert_allclose(X.numpy(), features[clips[order].positions()], rtol=1e-6)
+    assert X.is_contiguous()
+    assert bytes_of(cache, np.arange(2)) == 63 * 7 * 7 * (1024 + 4)
 
 
 @pytest.mark.parametrize("place", ["host", "disk"])
@@ -127,6 +147,9 @@ def test_videos_in(make_cache, tmp_path) -> None:
 
 
 def test_describe(cache: FeatureCache) -> None:
-    store = open_store(cache, np.arange(2), "disk", CPU)
-    assert describe(cache, np.arange(2), store) == "63 frames, 0.01 GiB, features on disk"
+    two, what = np.arange(2), "63 frames, 0.01 GiB as float16, features on "
+    told = describe(cache, two, open_store(cache, two, "disk", CPU))
+    assert told == what + "disk, which one core alone can decompress"  # it is of lz4
+    told = describe(cache, two, open_store(cache, two, "host", CPU))
+    assert re.fullmatch(re.escape(what) + r"host memory \([\d,]+\.\d GiB left\)", told)
     assert bytes_of(cache, np.arange(2)) == 63 * 7 * 7 * 1024 * 2

@@ -1,14 +1,15 @@
 """Where the features live while a model trains: on the device, in host memory, or on disk.
 
-All three give the same batches; `auto` takes the first that fits. Features stay as the cache has
-them, float16 but for imported ones, until the batch is on the device.
+All three give the same batches; `auto` takes the first that fits. Features stay in the cache's own
+type, float16 or uint8, until the batch is on the device and its step begins.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from attnact.features import CHANNELS, LOCATIONS, FeatureCache
 from attnact.progress import progress
 from attnact.train.clips import Clips, Ints
 from attnact.train.config import CLIP_FRAMES
+from attnact.train.widen import Stored, widen
 from attnact.vocabulary import Place, Split
 
 ROOM = 0.7  # of the free memory; the rest is for the model and for other programs
@@ -39,12 +41,16 @@ class Batch:
 
 
 class FeatureStore(Protocol):
-    """Gives the features of clips."""
+    """Gives the features of clips.
+
+    device: where the model trains.
+    place: where the features are, in words.
+    """
 
     device: torch.device
     place: str
 
-    def gather(self, clips: Clips) -> Tensor:
+    def gather(self, clips: Clips) -> Stored:
         """Feature cubes (B, T, L, C), of the cache's dtype, wherever this store keeps them."""
 
 
@@ -80,32 +86,41 @@ def videos_in(cache: FeatureCache, folds: Sequence[str]) -> Ints:
 def bytes_of(cache: FeatureCache, videos: Ints) -> int:
     """What the features of these videos take in memory."""
     frames = int(cache.frame_counts[videos].sum())
-    return frames * LOCATIONS * CHANNELS * cache.dtype.itemsize
+    scale = 4 if cache.dtype == np.uint8 else 0
+    return frames * LOCATIONS * (CHANNELS * cache.dtype.itemsize + scale)
 
 
 def describe(cache: FeatureCache, videos: Ints, store: FeatureStore) -> str:
-    """One line for people: how much there is and where it lives."""
+    """One line for people: how much there is, where it lives, and what is left there."""
     frames = int(cache.frame_counts[videos].sum())
-    gibibytes = bytes_of(cache, videos) / 2**30
-    return f"{frames:,} frames, {gibibytes:.2f} GiB, features on {store.place}"
+    size = f"{bytes_of(cache, videos) / 2**30:.2f} GiB as {cache.dtype}"
+    line = f"{frames:,} frames, {size}, features on {store.place}"
+    if isinstance(store, DiskStore) and not store.parallel:
+        line += ", which one core alone can decompress"
+    if isinstance(store, MemoryStore):
+        line += f" ({_free_on(store.kept) / 2**30:,.1f} GiB left)"
+    return line
 
 
 class MemoryStore:
-    """All features in one tensor; a batch is one gather."""
+    """All features in one tensor, location by location; a batch is one gather."""
 
     def __init__(
         self, cache: FeatureCache, videos: Ints, kept: torch.device, device: torch.device
     ) -> None:
-        self.device = device
+        self.device, self.kept = device, kept
         self.place = "the device" if kept.type != "cpu" else "host memory"
         counts = cache.frame_counts[videos]
         starts = np.cumsum([0, *counts])
         # Position in the cache -> position here, as an offset for each video.
         self._offset = np.zeros(len(cache.rows), np.int64)
         self._offset[videos] = starts[:-1] - cache.first_frames[videos]
-        dtype = torch.from_numpy(np.empty(0, cache.dtype)).dtype
-        shape = (int(starts[-1]), LOCATIONS, CHANNELS)
-        self._features = torch.empty(shape, dtype=dtype, device=kept)
+        frames, dtype = int(starts[-1]), torch.from_numpy(np.empty(0, cache.dtype)).dtype
+        cubes = torch.empty(frames, LOCATIONS, CHANNELS, dtype=dtype, device=kept)
+        compact = dtype == torch.uint8
+        self._features = Stored(
+            cubes, torch.empty(frames, LOCATIONS, device=kept) if compact else None
+        )
         with progress("loading features", len(videos), "videos") as advance:
             for video, start, count in zip(videos, starts, counts, strict=False):
                 self._load(cache, int(cache.first_frames[video]), int(start), int(count))
@@ -116,51 +131,105 @@ class MemoryStore:
         block = 512  # frames at once, so that a long video needs no second copy of itself
         for i in range(0, count, block):
             n = min(block, count - i)
-            cubes = cache.read(first + i, n).reshape(n, LOCATIONS, CHANNELS)
-            self._features[start + i : start + i + n].copy_(torch.from_numpy(cubes))
+            read = cache.read_stored(np.arange(first + i, first + i + n))
+            for kept, found in zip(self._features, read, strict=True):
+                if kept is not None and found is not None:
+                    here = kept[start + i : start + i + n]
+                    # Reordered here, where it costs a core's cache and no way to the device.
+                    here.copy_(torch.from_numpy(found.reshape(here.shape)))
 
-    def gather(self, clips: Clips) -> Tensor:
+    def gather(self, clips: Clips) -> Stored:
         """Feature cubes (B, T, L, C), of the cache's dtype, where the features are kept."""
         positions = clips.positions() + self._offset[clips.video][:, None]
-        index = torch.from_numpy(positions.ravel()).to(self._features.device)
-        cubes = self._features.index_select(0, index)
-        return cubes.view(len(clips), CLIP_FRAMES, LOCATIONS, CHANNELS)
+        cubes, scales = self._features
+        index = torch.from_numpy(positions.ravel()).to(cubes.device)
+        on_host = cubes.device.type == "cpu"
+        shape = (len(index), LOCATIONS, CHANNELS)
+        out = torch.empty(
+            shape,
+            dtype=cubes.dtype,
+            device=cubes.device,
+            pin_memory=on_host and self.device.type == "cuda",
+        )
+        torch.index_select(cubes, 0, index, out=out)
+        here = None if scales is None else scales.index_select(0, index)
+        return _of_clips(out, here)
 
 
 class DiskStore:
-    """Reads each clip from the cache when it is needed, as one contiguous run of frames."""
+    """Reads the frames of a batch from the cache when they are needed, several chunks at a time."""
 
     def __init__(self, cache: FeatureCache, device: torch.device) -> None:
         self.device, self.place = device, "disk"
         self._cache = FeatureCache(cache.path)  # its own files: it reads in another thread
+        self.parallel = self._cache.parallel
 
-    def gather(self, clips: Clips) -> Tensor:
+    def gather(self, clips: Clips) -> Stored:
         """Feature cubes (B, T, L, C), of the cache's dtype, in host memory."""
-        out = np.empty((len(clips), CLIP_FRAMES, LOCATIONS, CHANNELS), self._cache.dtype)
-        for row, positions in zip(out, clips.positions(), strict=True):
-            first = int(positions[0])
-            run = self._cache.read(first, int(positions[-1]) - first + 1)
-            row[:] = run.reshape(-1, LOCATIONS, CHANNELS)[positions - first]
-        return torch.from_numpy(out)
+        pinned = self.device.type == "cuda"
+
+        def empty(shape: tuple[int, ...], dtype: Any) -> Any:
+            like = torch.from_numpy(np.empty(0, dtype)).dtype
+            return torch.empty(shape, dtype=like, pin_memory=pinned).numpy()
+
+        cubes, scales = self._cache.read_stored(clips.positions().ravel(), empty)
+        return _of_clips(
+            torch.from_numpy(cubes).flatten(1, 2),
+            None if scales is None else torch.from_numpy(scales).flatten(1),
+        )
+
+
+def _of_clips(cubes: Tensor, scales: Tensor | None) -> Stored:
+    """Frames one after the other as clips."""
+    clips = (-1, CLIP_FRAMES)
+    return Stored(
+        cubes.unflatten(0, clips), scales if scales is None else scales.unflatten(0, clips)
+    )
 
 
 def batches(store: FeatureStore, clips: Clips, order: Ints, size: int) -> Iterator[Batch]:
-    """The clips in this order, `size` at a time; the next is gathered while one is worked on."""
+    """The clips in this order, `size` at a time.
+
+    The next is gathered, and copied to the device, while one is worked on.
+    """
     parts = [clips[order[start : start + size]] for start in range(0, len(order), size)]
+    on_gpu = store.device.type == "cuda"
+    stream = torch.cuda.Stream(store.device) if on_gpu else None
+
+    def bring(part: Clips) -> tuple[Stored, Any]:
+        with torch.cuda.stream(stream):  # of None it does nothing
+            cubes = store.gather(part).to(store.device)
+            return cubes, stream.record_event() if stream else None
+
     with ThreadPoolExecutor(1, "gather") as ahead:
-        coming = ahead.submit(store.gather, parts[0]) if parts else None
+        coming = ahead.submit(bring, parts[0]) if parts else None
         for i, part in enumerate(parts):
             assert coming is not None
-            cubes = coming.result()
-            coming = ahead.submit(store.gather, parts[i + 1]) if i + 1 < len(parts) else None
-            X = cubes.to(store.device, non_blocking=True).float()
+            cubes, arrived = coming.result()
+            coming = ahead.submit(bring, parts[i + 1]) if i + 1 < len(parts) else None
+            if arrived is not None:
+                _hand_over(cubes, arrived, store.device)
+            X = widen(cubes)
             yield Batch(X, torch.from_numpy(part.mask()).to(store.device), part.video)
 
 
+def _hand_over(cubes: Stored, arrived: Any, device: torch.device) -> None:
+    """From the stream that brought them to the one that works on them, without waiting here."""
+    current = torch.cuda.current_stream(device)
+    current.wait_event(arrived)
+    for tensor in cubes:
+        if tensor is not None:
+            tensor.record_stream(current)
+
+
 def _choose(needed: int, device: torch.device) -> Place:
-    if device.type == "cuda" and needed < ROOM * torch.cuda.mem_get_info(device)[0]:
+    if device.type == "cuda" and needed < ROOM * _free_on(device):
         return "device"
     return "host" if needed < ROOM * _free_memory() else "disk"
+
+
+def _free_on(kept: torch.device) -> int:
+    return int(torch.cuda.mem_get_info(kept)[0]) if kept.type == "cuda" else _free_memory()
 
 
 def _free_memory() -> int:
@@ -171,6 +240,4 @@ def _free_memory() -> int:
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
-    import os
-
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

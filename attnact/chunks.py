@@ -1,0 +1,131 @@
+"""The chunks of a shard, read and decompressed by several threads at once.
+
+HDF5 serves one thread at a time, decompression included. It tells where in the file a chunk lies,
+though, and what was done to it: so the chunks of the usual compressions are read here, where
+threads need not wait for each other. Those of another go through HDF5.
+"""
+
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+Array = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
+
+GZIP, ZSTD = 1, 32015  # as HDF5 numbers its filters
+
+
+class Chunks:
+    """The chunks of an open data set, each of some frames in a row.
+
+    frames: in a chunk.
+    direct: whether they are read beside each other, without HDF5.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        self._shape: tuple[int, ...] = dataset.chunks
+        self._file: int = dataset.file.id.get_vfd_handle()
+        self.frames = self._shape[0]
+        made, found = dataset.id.get_create_plist(), []
+        dataset.id.chunk_iter(found.append)
+        filters = tuple(made.get_filter(i)[0] for i in range(made.get_nfilters()))
+        self._places = {chunk.chunk_offset[0] // self.frames: chunk for chunk in found}
+        skipped = any(chunk.filter_mask for chunk in found)  # HDF5 may leave a filter out
+        self._unpack = None if skipped else UNPACK.get(filters)
+        self.direct = self._unpack is not None
+
+    def read(self, chunk: int, frames: Ints, out: Array, rows: Ints) -> None:
+        """Puts these frames of a chunk, counted from its first, into these rows of `out`.
+
+        Raises:
+            KeyError, OSError, ValueError: the chunk is missing or does not decompress.
+        """
+        there, here = _as_slice(rows), _as_slice(frames)
+        if isinstance(there, slice) and len(rows) == self.frames and isinstance(here, slice):
+            self._fill(chunk, out[there])
+            return
+        block = np.empty(self._shape, out.dtype)
+        self._fill(chunk, block)
+        out[there] = block[here]
+
+    def _fill(self, chunk: int, block: Array) -> None:
+        if self._unpack is None:
+            start = chunk * self.frames
+            frames = self._dataset[start : start + self.frames]
+            block[: len(frames)] = frames
+            return
+        place = self._places[chunk]
+        flat = memoryview(block.reshape(-1).view(np.uint8))
+        filled = self._unpack(self._file, place.byte_offset, place.size, flat)
+        if filled != len(flat):
+            raise OSError(f"chunk {chunk}: {filled} bytes of {len(flat)}")
+
+
+def side_by_side(
+    pool: ThreadPoolExecutor, threads: int, work: Sequence[Callable[[], None]]
+) -> None:
+    """Does all of it, on the threads of the pool and on this one; each takes what comes next."""
+    left = iter(work)
+
+    def do() -> None:
+        for piece in left:
+            piece()
+
+    others = [pool.submit(do) for _ in range(min(threads, len(work)) - 1)]
+    try:
+        do()
+    finally:
+        wait(others)  # for they write into what the caller may give up after an error
+    for other in others:
+        other.result()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _as_slice(ascending: Ints) -> slice | Ints:
+    """A slice where the numbers follow each other: numpy then copies once."""
+    first, last = int(ascending[0]), int(ascending[-1])
+    run = last - first == len(ascending) - 1 and bool((np.diff(ascending) == 1).all())
+    return slice(first, last + 1) if run else ascending
+
+
+def _plain(file: int, offset: int, size: int, out: memoryview) -> int:
+    return os.preadv(file, [out], offset)
+
+
+def _gunzip(file: int, offset: int, size: int, out: memoryview) -> int:
+    try:
+        content = zlib.decompress(os.pread(file, size, offset), bufsize=len(out))
+    except zlib.error as error:
+        raise OSError(f"does not decompress: {error}") from error
+    out[: len(content)] = content
+    return len(content)
+
+
+def _unzstd(file: int, offset: int, size: int, out: memoryview) -> int:
+    packed = os.pread(file, size, offset)
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(packed) as stream:
+            return int(stream.readinto(out))
+    except zstandard.ZstdError as error:
+        raise OSError(f"does not decompress: {error}") from error
+
+
+# (open file, where the chunk begins, its bytes, what to fill) → bytes filled
+UNPACK: dict[tuple[int, ...], Callable[[int, int, int, memoryview], int]] = {
+    (): _plain,
+    (GZIP,): _gunzip,
+    (ZSTD,): _unzstd,
+}

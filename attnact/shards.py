@@ -1,0 +1,83 @@
+"""One shard of a feature cache: where it lies, and what is in it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401  # teaches h5py the Zstandard and LZ4 filters
+import numpy as np
+
+from attnact.chunks import Array, Chunks, Ints
+from attnact.errors import CacheError
+
+# What h5py raises where the bytes of a file make no sense.
+DAMAGE = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
+
+
+def shard_path(cache: Path, shard: int) -> Path:
+    """`hmdb51.h5`, 3 → `hmdb51.shards/00003.h5`."""
+    return cache.with_suffix(".shards") / f"{shard:05d}.h5"
+
+
+def open_hdf5(path: Path) -> Any:
+    """The file, open for reading.
+
+    Raises:
+        CacheError: it is missing or no HDF5 file.
+    """
+    if not path.is_file():
+        raise CacheError(f"{path}: no such file; `attnact features` makes it")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise CacheError(
+            f"{path}: not a whole HDF5 file; if it is a cache, delete it and make it again"
+        ) from error
+
+
+@contextmanager
+def damage_told(shard: Path) -> Iterator[None]:
+    """Turns what h5py raises for a damaged shard into a CacheError."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise CacheError(f"{shard}: damaged; delete it and run `attnact features` again") from error
+
+
+class Shard:
+    """One shard, open for reading.
+
+    Raises:
+        CacheError: it is missing or damaged; so do its methods.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = open_hdf5(path)
+        with damage_told(path):
+            self.chunks = Chunks(self._file["features"])
+
+    def parts(self, frames: Ints, rows: Ints) -> Iterator[tuple[int, Ints, Ints]]:
+        """What to read to fill `rows` with these frames: a chunk, the frames in it, their rows."""
+        chunk, frame = np.divmod(frames, self.chunks.frames)
+        order = np.argsort(chunk, kind="stable")
+        for part in np.split(order, np.flatnonzero(np.diff(chunk[order])) + 1):
+            yield int(chunk[part[0]]), frame[part], rows[part]
+
+    def read(self, chunk: int, frames: Ints, rows: Ints, out: Array) -> None:
+        """See `Chunks.read`; what goes wrong becomes a CacheError."""
+        with damage_told(self._path):
+            self.chunks.read(chunk, frames, out, rows)
+
+    def read_scales(self, frames: Ints) -> Array:
+        """The scales (n, 7, 7) of these frames of the shard."""
+        first = int(frames.min())
+        with damage_told(self._path):
+            run: Array = self._file["scales"][first : int(frames.max()) + 1]
+        return run[frames - first]
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()

@@ -1,0 +1,43 @@
+"""Feature cubes of clips, in the cache's own compact type until the step that works on them."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from attnact.compact import STEPS
+
+
+class Stored(NamedTuple):
+    """Feature cubes as a cache stores them; see `attnact.compact`.
+
+    cubes: (B, T, L, C), float16, float32 or uint8; the channels need not lie beside each other.
+    scales: (B, T, L), the largest feature of each location where the cubes are uint8, else None.
+    """
+
+    cubes: Tensor
+    scales: Tensor | None
+
+    def to(self, device: torch.device) -> "Stored":
+        """The same on a device; from pinned memory the copy goes on while others work."""
+        cubes = self.cubes.to(device, non_blocking=True)
+        scales = self.scales
+        return Stored(cubes, scales if scales is None else scales.to(device, non_blocking=True))
+
+
+def widen(stored: Stored, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The features as floats of this type, (B, T, L, C), location by location in memory."""
+    cubes, scales = stored
+    wide = torch.empty(cubes.shape, dtype=dtype, device=cubes.device)
+    if scales is None:
+        return wide.copy_(cubes)
+    roots = (scales.sqrt() / STEPS).unsqueeze(-1)  # s (q / 255)² is (q √s / 255)²
+    if dtype == torch.float32:
+        return wide.copy_(cubes).mul_(roots).square_()
+    # Rounded once, at the end. A CPU does it clip by clip, which stays in its cache.
+    some = 1 if wide.device.type == "cpu" else len(wide)
+    part = torch.empty(some, *cubes.shape[1:], device=wide.device)
+    for start in range(0, len(wide), some):
+        here = slice(start, start + some)
+        wide[here] = part.copy_(cubes[here]).mul_(roots[here]).square_()
+    return wide
