@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnact.features import VideoRow
-from attnact.train.clips import cut_clips
+from attnact.train.clips import Clips, Cut, cut_clips, windows
 from attnact.train.config import CLIP_FRAMES
+from attnact.windows import Windows
 
 RATES = [0.0, 10.0, 12.5, 15.0, 23.976, 24.0, 25.0, 29.97, 30.0, 50.0, 59.94, 60.0]
 
@@ -117,3 +119,27 @@ def test_choosing_clips() -> None:
     assert (clips[order].positions() == clips.positions()[order]).all()
     assert (clips[order].mask() == clips.mask()[order]).all()
     assert clips[order].video.tolist() == [1, 0, 1]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 70)), min_size=1, max_size=5),
+    st.integers(1, 3),
+    st.integers(1, 100),
+)
+@settings(deadline=None)
+def test_windows_show_the_frames_of_their_clips(videos, step: int, stride: int) -> None:
+    """Videos of some length, some twice, some after each other; clips at any stride."""
+    rows = []
+    for video, length in videos:
+        cut = Cut(step, stride)
+        for start in cut.starts(length).tolist():
+            rows.append((video, 100 * video + start, step, cut.there(length), 30))
+    clips = Clips(*np.array(rows).T)
+    positions, found = windows(clips)
+    shown = Windows(torch.from_numpy(positions)[:, None, None], found, 30)
+    assert torch.equal(shown.gather(shown.frames)[..., 0, 0], torch.from_numpy(clips.positions()))
+
+
+def test_clips_at_every_frame_share_them() -> None:
+    clips = Clips(*np.array([(0, start, 1, 30, 30) for start in range(20)]).T)
+    assert len(windows(clips)[0]) == 49

@@ -34,6 +34,7 @@ from attnact.train.evaluate import (
     write_predictions,
 )
 from attnact.train.store import MemoryStore
+from attnact.windows import Windows
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(batch_size=5)
@@ -46,8 +47,9 @@ class FirstFrame(nn.Module):
 
     config = SimpleNamespace(classes=3)
 
-    def forward(self, X: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, clips: Windows, mask: Tensor) -> tuple[Tensor, Tensor]:
         assert not self.training
+        X = clips.gather(clips.frames)
         ramp = torch.linspace(1, 2, X.shape[1])[:, None]
         scores = 6 * (X[:, :1, 0, 512:515] - 0.5) * ramp
         return scores, (X[:, :, :, 520] * 5).softmax(-1)

@@ -25,6 +25,7 @@ from attnact.train.looks import (
     seed_agreement,
 )
 from attnact.train.store import open_store
+from attnact.windows import Windows
 
 CPU = torch.device("cpu")
 UNIFORM = np.full(49, 1 / 49, np.float32)
@@ -35,8 +36,9 @@ class LooksByTheStep(nn.Module):
 
     config = SimpleNamespace(classes=3)
 
-    def forward(self, X: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, clips: Windows, mask: Tensor) -> tuple[Tensor, Tensor]:
         assert not self.training
+        X = clips.gather(clips.frames)
         ramp = torch.arange(1, 1 + X.shape[1])[:, None]
         return X[:, :, 0, :3], (X[..., 520] * ramp).softmax(-1)
 

@@ -66,7 +66,7 @@ def test_batches_of_a_uint8_cache(make_cache, tmp_path, place: Any, compression:
     cache = make_cache(tmp_path / "x.h5", videos=4, dtype="uint8", compression=compression)
     clips = cut(cache, [3, 0, 2], fps=15)
     store = open_store(cache, np.array([0, 2, 3]), place, CPU)
-    kept = store.gather(clips)
+    kept = store.gather(clips.positions().ravel())
     assert kept.cubes.dtype == torch.uint8
     order = np.random.default_rng(0).permutation(len(clips))
     X = torch.cat([batch.X for batch in batches(store, clips, order, 4)])
@@ -76,6 +76,15 @@ def test_batches_of_a_uint8_cache(make_cache, tmp_path, place: Any, compression:
     np.testing.assert_allclose(X.numpy(), features[clips[order].positions()], rtol=1e-6)
     assert X.is_contiguous()
     assert bytes_of(cache, np.arange(2)) == 63 * 7 * 7 * (1024 + 4)
+
+
+@pytest.mark.parametrize("place", ["host", "disk"])
+def test_batches_that_share_frames(cache: FeatureCache, place: Any) -> None:
+    clips = cut(cache, [7, 0, 0, 11, 3], 15)
+    store = open_store(cache, np.array([11, 0, 3, 7]), place, CPU)
+    dense = torch.cat([b.X for b in batches(store, clips, np.arange(len(clips)), 5)])
+    shared = [batch.X for batch in batches(store, clips, None, 5)]
+    assert torch.equal(torch.cat([X.gather(X.frames) for X in shared]), dense)
 
 
 @pytest.mark.parametrize("place", ["host", "disk"])

@@ -1,6 +1,8 @@
 """Videos cut into clips of 30 frames; a clip is a row of numbers until its features are read."""
 
 from dataclasses import dataclass
+from itertools import pairwise
+from math import gcd
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +10,7 @@ import numpy.typing as npt
 from attnact.features import FeatureCache
 from attnact.train.config import CLIP_FRAMES, TrainConfig
 from attnact.vocabulary import ClipForm
+from attnact.windows import Window
 
 Ints = npt.NDArray[np.int64]
 
@@ -52,6 +55,32 @@ class Clips:
     def mask(self) -> npt.NDArray[np.float32]:
         """1 for each step that counts, (clips, T)."""
         return (np.arange(CLIP_FRAMES) < self.valid[:, None]).astype(np.float32)
+
+
+def windows(clips: Clips) -> tuple[Ints, list[Window]]:
+    """The frames of these clips, as positions in the cache's `features`, and the clips over them.
+
+    What clips of a video share is there once, as long as they stand in order and equally apart.
+    """
+    positions, found, count = [], [], 0
+    stride = np.diff(clips.first)
+    border = (np.diff(clips.video) != 0) | (np.diff(clips.step) != 0)
+    border[1:] |= ~border[:-1] & (np.diff(stride) != 0)
+    borders = [0, *(np.flatnonzero(border) + 1).tolist(), len(clips)]
+    for start, stop in pairwise(borders):
+        first, step, number = clips.first[start:stop], int(clips.step[start]), stop - start
+        apart = int(first[1] - first[0]) if number > 1 else step
+        if clips.frames[start] < CLIP_FRAMES or not 0 < apart < CLIP_FRAMES * step:
+            frames = clips.positions()[start:stop].ravel()
+            window = Window(count, number, CLIP_FRAMES, 1)
+        else:
+            grid = gcd(apart, step)
+            frames = np.arange(first[0], first[-1] + (CLIP_FRAMES - 1) * step + 1, grid)
+            window = Window(count, number, apart // grid, step // grid)
+        positions.append(frames)
+        found.append(window)
+        count += len(frames)
+    return np.concatenate(positions), found
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def score_videos(
     was_training = model.training
     model.eval()
     with torch.inference_mode(), progress("scoring", len(clips), "clips") as advance:
-        for batch in batches(store, clips, np.arange(len(clips)), config.batch_size):
+        for batch in batches(store, clips, None, config.batch_size):
             scores, maps = model(batch.X, batch.mask)
             target = labels[torch.from_numpy(batch.video).to(labels.device)]
             losses = clip_loss(scores, maps, target, batch.mask, config.penalty_form)

@@ -68,7 +68,7 @@ class Events:
         was_training = model.training
         model.eval()
         with torch.inference_mode():
-            (batch,) = batches(self._store, self._clip, np.arange(1), 1)
+            (batch,) = batches(self._store, self._clip, None, 1)
             maps = model(batch.X, batch.mask)[1]
         model.train(was_training)
         if maps is None:

@@ -73,7 +73,7 @@ def frame_maps(
     done, was_training = 0, model.training
     model.eval()
     with torch.inference_mode(), progress("looking", len(clips), "clips") as advance:
-        for batch in batches(store, clips, np.arange(len(clips)), batch_size):
+        for batch in batches(store, clips, None, batch_size):
             here = slice(done, done + len(batch.video))
             place = places[here][shown[here]]
             maps = model(batch.X, batch.mask)[1].cpu()[torch.from_numpy(shown[here])]

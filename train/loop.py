@@ -233,7 +233,7 @@ def _epoch(
     total = torch.zeros(2, device=training.store.device)
     model.train()
     for batch in batches(training.store, clips, order, config.batch_size):
-        with torch.autocast(batch.X.device.type, torch.bfloat16, config.precision == "bfloat16"):
+        with torch.autocast(batch.mask.device.type, torch.bfloat16, config.precision == "bfloat16"):
             scores, maps = model(batch.X, batch.mask)
         labels = training.labels[torch.from_numpy(batch.video).to(training.labels.device)]
         loss = clip_loss(scores.float(), maps, labels, batch.mask, config.penalty_form)

@@ -18,10 +18,11 @@ from torch import Tensor
 from attnact.errors import RunError
 from attnact.features import CHANNELS, LOCATIONS, FeatureCache
 from attnact.progress import progress
-from attnact.train.clips import Clips, Ints
+from attnact.train.clips import Clips, Ints, windows
 from attnact.train.config import CLIP_FRAMES
 from attnact.train.widen import Stored, widen
 from attnact.vocabulary import Place, Split
+from attnact.windows import Window, Windows
 
 ROOM = 0.7  # of the free memory; the rest is for the model and for other programs
 
@@ -30,18 +31,18 @@ ROOM = 0.7  # of the free memory; the rest is for the model and for other progra
 class Batch:
     """Clips as a model takes them.
 
-    X: feature cubes (B, T, L, C), float32.
+    X: feature cubes (B, T, L, C), float32; or windows over the frames that the clips share.
     mask: 1 for each step that counts, (B, T).
     video: the position of each clip's video in the cache.
     """
 
-    X: Tensor
+    X: Tensor | Windows
     mask: Tensor
     video: Ints
 
 
 class FeatureStore(Protocol):
-    """Gives the features of clips.
+    """Gives the features of frames.
 
     device: where the model trains.
     place: where the features are, in words.
@@ -50,8 +51,11 @@ class FeatureStore(Protocol):
     device: torch.device
     place: str
 
-    def gather(self, clips: Clips) -> Stored:
-        """Feature cubes (B, T, L, C), of the cache's dtype, wherever this store keeps them."""
+    def gather(self, positions: Ints) -> Stored:
+        """Feature cubes (n, L, C), of the cache's dtype, wherever this store keeps them.
+
+        positions: of the frames in the cache's `features`, (n,).
+        """
 
 
 def open_store(
@@ -112,9 +116,9 @@ class MemoryStore:
         self.place = "the device" if kept.type != "cpu" else "host memory"
         counts = cache.frame_counts[videos]
         starts = np.cumsum([0, *counts])
-        # Position in the cache -> position here, as an offset for each video.
-        self._offset = np.zeros(len(cache.rows), np.int64)
-        self._offset[videos] = starts[:-1] - cache.first_frames[videos]
+        self._here = np.full(cache.frames, -1)  # position in the cache -> position here
+        for first, start, count in zip(cache.first_frames[videos], starts, counts, strict=False):
+            self._here[first : first + count] = np.arange(start, start + count)
         frames, dtype = int(starts[-1]), torch.from_numpy(np.empty(0, cache.dtype)).dtype
         cubes = torch.empty(frames, LOCATIONS, CHANNELS, dtype=dtype, device=kept)
         compact = dtype == torch.uint8
@@ -138,11 +142,10 @@ class MemoryStore:
                     # Reordered here, where it costs a core's cache and no way to the device.
                     here.copy_(torch.from_numpy(found.reshape(here.shape)))
 
-    def gather(self, clips: Clips) -> Stored:
-        """Feature cubes (B, T, L, C), of the cache's dtype, where the features are kept."""
-        positions = clips.positions() + self._offset[clips.video][:, None]
+    def gather(self, positions: Ints) -> Stored:
+        """Feature cubes (n, L, C), of the cache's dtype, where the features are kept."""
         cubes, scales = self._features
-        index = torch.from_numpy(positions.ravel()).to(cubes.device)
+        index = torch.from_numpy(self._here[positions]).to(cubes.device)
         on_host = cubes.device.type == "cpu"
         shape = (len(index), LOCATIONS, CHANNELS)
         out = torch.empty(
@@ -152,8 +155,7 @@ class MemoryStore:
             pin_memory=on_host and self.device.type == "cuda",
         )
         torch.index_select(cubes, 0, index, out=out)
-        here = None if scales is None else scales.index_select(0, index)
-        return _of_clips(out, here)
+        return Stored(out, None if scales is None else scales.index_select(0, index))
 
 
 class DiskStore:
@@ -164,52 +166,48 @@ class DiskStore:
         self._cache = FeatureCache(cache.path)  # its own files: it reads in another thread
         self.parallel = self._cache.parallel
 
-    def gather(self, clips: Clips) -> Stored:
-        """Feature cubes (B, T, L, C), of the cache's dtype, in host memory."""
+    def gather(self, positions: Ints) -> Stored:
+        """Feature cubes (n, L, C), of the cache's dtype, in host memory."""
         pinned = self.device.type == "cuda"
 
         def empty(shape: tuple[int, ...], dtype: Any) -> Any:
             like = torch.from_numpy(np.empty(0, dtype)).dtype
             return torch.empty(shape, dtype=like, pin_memory=pinned).numpy()
 
-        cubes, scales = self._cache.read_stored(clips.positions().ravel(), empty)
-        return _of_clips(
+        cubes, scales = self._cache.read_stored(positions, empty)
+        return Stored(
             torch.from_numpy(cubes).flatten(1, 2),
             None if scales is None else torch.from_numpy(scales).flatten(1),
         )
 
 
-def _of_clips(cubes: Tensor, scales: Tensor | None) -> Stored:
-    """Frames one after the other as clips."""
-    clips = (-1, CLIP_FRAMES)
-    return Stored(
-        cubes.unflatten(0, clips), scales if scales is None else scales.unflatten(0, clips)
-    )
-
-
-def batches(store: FeatureStore, clips: Clips, order: Ints, size: int) -> Iterator[Batch]:
-    """The clips in this order, `size` at a time.
+def batches(store: FeatureStore, clips: Clips, order: Ints | None, size: int) -> Iterator[Batch]:
+    """The clips in this order, `size` at a time; None: as they stand, sharing their frames.
 
     The next is gathered, and copied to the device, while one is worked on.
     """
-    parts = [clips[order[start : start + size]] for start in range(0, len(order), size)]
+    every = np.arange(len(clips)) if order is None else order
+    parts = [clips[every[start : start + size]] for start in range(0, len(every), size)]
     on_gpu = store.device.type == "cuda"
     stream = torch.cuda.Stream(store.device) if on_gpu else None
 
-    def bring(part: Clips) -> tuple[Stored, Any]:
+    def bring(part: Clips) -> tuple[Stored, list[Window], Any]:
+        whole = [Window(0, len(part), CLIP_FRAMES, 1)]
+        positions, over = windows(part) if order is None else (part.positions().ravel(), whole)
         with torch.cuda.stream(stream):  # of None it does nothing
-            cubes = store.gather(part).to(store.device)
-            return cubes, stream.record_event() if stream else None
+            cubes = store.gather(positions).to(store.device)
+            return cubes, over, stream.record_event() if stream else None
 
     with ThreadPoolExecutor(1, "gather") as ahead:
         coming = ahead.submit(bring, parts[0]) if parts else None
         for i, part in enumerate(parts):
             assert coming is not None
-            cubes, arrived = coming.result()
+            cubes, over, arrived = coming.result()
             coming = ahead.submit(bring, parts[i + 1]) if i + 1 < len(parts) else None
             if arrived is not None:
                 _hand_over(cubes, arrived, store.device)
-            X = widen(cubes)
+            shared = Windows(widen(cubes), over, CLIP_FRAMES)
+            X = shared if order is None else shared.gather(shared.frames)
             yield Batch(X, torch.from_numpy(part.mask()).to(store.device), part.video)
 
 

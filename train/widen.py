@@ -1,4 +1,4 @@
-"""Feature cubes of clips, in the cache's own compact type until the step that works on them."""
+"""Feature cubes of frames, in the cache's own compact type until the step that works on them."""
 
 from typing import NamedTuple
 
@@ -11,8 +11,8 @@ from attnact.compact import STEPS
 class Stored(NamedTuple):
     """Feature cubes as a cache stores them; see `attnact.compact`.
 
-    cubes: (B, T, L, C), float16, float32 or uint8; the channels need not lie beside each other.
-    scales: (B, T, L), the largest feature of each location where the cubes are uint8, else None.
+    cubes: (n, L, C), float16, float32 or uint8; the channels need not lie beside each other.
+    scales: (n, L), the largest feature of each location where the cubes are uint8, else None.
     """
 
     cubes: Tensor
@@ -26,7 +26,7 @@ class Stored(NamedTuple):
 
 
 def widen(stored: Stored, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The features as floats of this type, (B, T, L, C), location by location in memory."""
+    """The features as floats of this type, (n, L, C), location by location in memory."""
     cubes, scales = stored
     wide = torch.empty(cubes.shape, dtype=dtype, device=cubes.device)
     if scales is None:
@@ -34,8 +34,8 @@ def widen(stored: Stored, dtype: torch.dtype = torch.float32) -> Tensor:
     roots = (scales.sqrt() / STEPS).unsqueeze(-1)  # s (q / 255)² is (q √s / 255)²
     if dtype == torch.float32:
         return wide.copy_(cubes).mul_(roots).square_()
-    # Rounded once, at the end. A CPU does it clip by clip, which stays in its cache.
-    some = 1 if wide.device.type == "cpu" else len(wide)
+    # Rounded once, at the end. A CPU does it some frames at a time, which stays in its cache.
+    some = 16 if wide.device.type == "cpu" else len(wide)
     part = torch.empty(some, *cubes.shape[1:], device=wide.device)
     for start in range(0, len(wide), some):
         here = slice(start, start + some)
