@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnact.features import VideoRow
-from attnact.train.clips import Clips, Cut, cut_clips, windows
+from attnact.train.clips import Clips, Cut, cut_clips, some_of_each, windows
 from attnact.train.config import CLIP_FRAMES
 from attnact.windows import Windows
 
@@ -143,3 +143,18 @@ def test_windows_show_the_frames_of_their_clips(videos, step: int, stride: int) 
 def test_clips_at_every_frame_share_them() -> None:
     clips = Clips(*np.array([(0, start, 1, 30, 30) for start in range(20)]).T)
     assert len(windows(clips)[0]) == 49
+
+
+@given(st.lists(st.integers(0, 5), max_size=40), st.integers(1, 6), st.integers(0, 99))
+def test_some_clips_of_each_video(video, count: int, seed: int) -> None:
+    chosen = some_of_each(np.array(video, np.int64), count, np.random.default_rng(seed))
+    assert len(set(chosen.tolist())) == len(chosen)
+    for one in set(video):
+        assert sum(video[at] == one for at in chosen) == min(count, video.count(one))
+
+
+def test_every_clip_is_drawn_as_often() -> None:
+    random = np.random.default_rng(0)
+    video = np.repeat([3, 1], [10, 5])
+    drawn = np.bincount(np.concatenate([some_of_each(video, 2, random) for _ in range(3000)]))
+    np.testing.assert_allclose(drawn / 3000, np.repeat([0.2, 0.4], [10, 5]), atol=0.05)

@@ -57,6 +57,17 @@ class Clips:
         return (np.arange(CLIP_FRAMES) < self.valid[:, None]).astype(np.float32)
 
 
+def some_of_each(video: Ints, count: int, random: np.random.Generator) -> Ints:
+    """The positions of `count` clips of each video, or all it has, drawn without replacement.
+
+    video: that each clip is of, (clips,).
+    """
+    order = np.lexsort((random.random(len(video)), video))  # each video's clips, shuffled
+    start = np.searchsorted(video[order], video[order])
+    chosen: Ints = np.sort(order[np.arange(len(order)) - start < count])
+    return chosen
+
+
 def windows(clips: Clips) -> tuple[Ints, list[Window]]:
     """The frames of these clips, as positions in the cache's `features`, and the clips over them.
 

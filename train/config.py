@@ -64,6 +64,9 @@ class TrainConfig:
         float | None, "Frame rate of the scored clips; as in training if not given."
     ] = None
     train_stride: Annotated[int, "Frames between the starts of training clips."] = 1
+    clips_per_video: Annotated[
+        int | None, "Of those, how many a video and epoch, drawn anew; all if not given."
+    ] = None
     test_stride: Annotated[int, "Frames between the starts of scored clips."] = 1
     clip_form: Annotated[ClipForm, "Where clips begin; whether their repeats count."] = "paper"
     scored_steps: Annotated[int, "Steps at the end of a clip that make its scores."] = CLIP_FRAMES
@@ -115,7 +118,11 @@ def resolve(choices: Mapping[str, Any], cache: "FeatureCache") -> TrainConfig:
     return config
 
 
-_WIDER: Mapping[Any, Any] = {float: (int, float), float | None: (int, float, type(None))}
+_WIDER: Mapping[Any, Any] = {
+    float: (int, float),
+    float | None: (int, float, type(None)),
+    int | None: (int, type(None)),
+}
 
 
 def _check(config: TrainConfig) -> None:
@@ -129,6 +136,8 @@ def _check(config: TrainConfig) -> None:
             _require(fits, f"{name} must be of the kind {getattr(kind, '__name__', kind)}")
     for name in ("attention_layers", "hidden_size", "batch_size", "epochs"):
         _require(getattr(config, name) >= 1, f"{name} must be at least 1")
+    few = config.clips_per_video
+    _require(few is None or few >= 1, "clips_per_video must be at least 1")
     for name in ("train_stride", "test_stride"):
         _require(getattr(config, name) >= 1, f"{name} must be at least 1 frame")
     for name in ("attention_penalty", "weight_decay", "seed"):

@@ -22,7 +22,7 @@ from attnact.features import FeatureCache
 from attnact.files import write_text
 from attnact.model import Model, ModelConfig, build_model
 from attnact.progress import Advance, progress
-from attnact.train.clips import Clips, Ints, cut_clips, scored_clips
+from attnact.train.clips import Clips, Ints, cut_clips, scored_clips, some_of_each
 from attnact.train.config import TrainConfig
 from attnact.train.evaluate import (
     VideoScores,
@@ -190,8 +190,9 @@ def _fit(
         optimizer.load_state_dict(state["optimizer"])
         done = state["epoch"]
     clips = training.clips(videos)
-    with progress(phase, config.epochs * len(clips), "clips") as advance:
-        advance(done * len(clips), "")
+    every = len(_visited(config, clips, np.random.default_rng(0)))
+    with progress(phase, config.epochs * every, "clips") as advance:
+        advance(done * every, "")
         for epoch in range(done + 1, config.epochs + 1):
             if done and cost(config, history[-1]) <= enough:
                 break
@@ -229,7 +230,8 @@ def _epoch(
     config, start = training.config, time.perf_counter()
     # Seeded each epoch, so that an epoch is the same whether or not the run was interrupted.
     torch.manual_seed(seed)
-    order = np.random.default_rng(seed).permutation(len(clips))
+    random = np.random.default_rng(seed)
+    order = random.permutation(_visited(config, clips, random))
     total = torch.zeros(2, device=training.store.device)
     model.train()
     for batch in batches(training.store, clips, order, config.batch_size):
@@ -244,11 +246,18 @@ def _epoch(
         optimizer.step()
         total += torch.stack((loss.cross_entropy, loss.penalty)).detach().sum(1)
         advance(len(batch.video), "")
-    cross_entropy, penalty = (total / len(clips)).tolist()
+    cross_entropy, penalty = (total / len(order)).tolist()
     if not np.isfinite(cross_entropy + penalty):
         raise RunError("the loss is not a number any more; try a smaller --learning-rate")
     seconds = round(time.perf_counter() - start, 3)
-    return {"loss": cross_entropy, "penalty": penalty, "clips": len(clips), "seconds": seconds}
+    return {"loss": cross_entropy, "penalty": penalty, "clips": len(order), "seconds": seconds}
+
+
+def _visited(config: TrainConfig, clips: Clips, random: np.random.Generator) -> Ints:
+    """The clips of one epoch."""
+    if config.clips_per_video is None:
+        return np.arange(len(clips))
+    return some_of_each(clips.video, config.clips_per_video, random)
 
 
 def _validate(training: Training, model: Model, held: Ints) -> dict[str, float]:
