@@ -1,0 +1,166 @@
+"""How long a training step and scoring take, beside the loop that people write and the bound.
+
+The bound is the arithmetic at the rate of a large matrix product, and reading the features twice
+(once to score) at the rate at which memory is read, all measured in the same runs.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+from attnact.attention import attention_penalty
+from attnact.model import AttentionLSTM, ModelConfig
+from attnact.vocabulary import AttentionForm
+from attnact.windows import Window, Windows
+from tests.bench.measuring import (
+    DEVICE,
+    OPERATIONS,
+    Figure,
+    Row,
+    figure,
+    in_turn,
+    product,
+    ratio,
+    reading,
+)
+from tests.plain_recurrence import plain_recurrence
+
+CLASSES, T, L, C, H, LAYERS = 51, 30, 49, 1024, 512, 3
+FORMS: tuple[AttentionForm, ...] = ("location", "context")
+TYPES = (torch.float32, torch.bfloat16)
+
+
+class Work(NamedTuple):
+    """What a batch of B clips asks of the machine: operations in products, and bytes to read."""
+
+    operations: float
+    bytes: float
+
+    def bound(self, rate: Figure, read: Figure) -> float:
+        """Seconds, at these operations and bytes a second."""
+        return self.operations / rate.most + self.bytes / read.most
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """Training steps, then scoring."""
+    threads = torch.get_num_threads()
+    runs = 3 if quick else 5
+    for form, B in (("location", 32 if quick else 128), ("context", 8 if quick else 32)):
+        for count in (1,) if quick else (1, threads):
+            torch.set_num_threads(count)
+            yield from steps(form, B, runs, "1 thread" if count == 1 else f"{count} threads")
+            torch.set_num_threads(threads)
+    for form in FORMS:
+        yield scoring(form, 256 if quick else 1024, runs)
+
+
+def steps(form: AttentionForm, B: int, runs: int, threads: str) -> Iterator[Row]:
+    """A training step in each precision, beside the plain loop in float32."""
+    X = torch.rand(B, T, L, C, device=DEVICE)
+    read, size = reading()
+    works: list[Callable[[], object]] = [step(form, X, None, plain=True)]
+    for dtype in TYPES:
+        works += [step(form, X, dtype), product(dtype)]
+    plain, *mine, reads = in_turn([*works, read], runs)
+    work = training_work(form, B)
+    for dtype, ours, products in zip(TYPES, mine[::2], mine[1::2], strict=True):
+        rate = figure([OPERATIONS / taken for taken in products])
+        bound = work.bound(rate, figure([size / taken for taken in reads]))
+        name = str(dtype).removeprefix("torch.")
+        yield Row(
+            f"training step, {form}, B {B}, 3×512, {name}, {threads}",
+            figure(ours).text("s", digits=2),
+            f"{figure(plain).text('s', digits=2)} for the plain float32 loop, "
+            f"{ratio(plain, ours).text('×', digits=2)}",
+            f"{bound:.2f} s; {figure(ours).median / bound:.2f} of it",
+            f"products at {rate.text('GFLOP/s', 1e9)}",
+        )
+
+
+def step(
+    form: AttentionForm, X: torch.Tensor, dtype: torch.dtype | None, plain: bool = False
+) -> Callable[[], object]:
+    """A step of training on X (B, T, L, C)."""
+    torch.manual_seed(0)
+    B = len(X)
+    model = AttentionLSTM(ModelConfig(CLASSES, attention=form, lstm_layers=LAYERS)).to(DEVICE)
+    optimizer = torch.optim.Adam(model.parameters(), weight_decay=2e-5, fused=not plain)
+    labels = torch.randint(0, CLASSES, (B,), device=DEVICE).repeat_interleave(T)
+    mask = torch.ones(B, T, device=DEVICE)
+
+    def run() -> None:
+        with torch.autocast(DEVICE.type, dtype or torch.float32, dtype == torch.bfloat16):
+            if plain:
+                tops, maps = plain_recurrence(model, X, plain_dropout(B))
+                scores = model.head(tops)
+            else:
+                scores, maps = model(X, mask)
+        loss = F.cross_entropy(scores.float().flatten(0, 1), labels) * T
+        optimizer.zero_grad()
+        (loss + attention_penalty(maps, mask, "sum").mean()).backward()
+        optimizer.step()
+
+    return run
+
+
+def plain_dropout(B: int) -> list[torch.Tensor]:
+    """As `F.dropout` draws it."""
+    sizes = [C] + [H] * (LAYERS - 1)
+    return [F.dropout(torch.ones(T, B, size, device=DEVICE)) for size in sizes]
+
+
+def scoring(form: AttentionForm, clips: int, runs: int) -> Row:
+    """Clips of one video at every frame, 128 at once, beside the loop over clips of their own."""
+    torch.manual_seed(0)
+    frames = torch.rand(clips + T - 1, L, C, device=DEVICE)
+    model = AttentionLSTM(ModelConfig(CLASSES, attention=form, lstm_layers=LAYERS)).to(DEVICE)
+    model.eval()
+    B, some = 128, min(clips, 128)
+
+    @torch.inference_mode()
+    def ours() -> None:
+        for start in range(0, clips, B):
+            count = min(B, clips - start)
+            shared = Windows(frames[start : start + count + T - 1], [Window(0, count, 1, 1)], T)
+            model(shared, torch.ones(count, T, device=DEVICE))
+
+    @torch.inference_mode()
+    def theirs() -> None:
+        X = torch.stack([frames[start : start + T] for start in range(some)])
+        model.head(plain_recurrence(model, X)[0])
+
+    read, size = reading()
+    mine, peer, products, reads = in_turn([ours, theirs, product(torch.float32), read], runs)
+    rate = figure([OPERATIONS / taken for taken in products])
+    work = scoring_work(form, clips)
+    bound = work.bound(rate, figure([size / taken for taken in reads]))
+    speed = figure([clips / taken for taken in mine])
+    peers = figure([some / taken for taken in peer])
+    return Row(
+        f"scoring at stride 1, {form}, 3×512, float32",
+        speed.text("clips/s"),
+        f"{peers.text('clips/s')} for the plain loop",
+        f"{clips / bound:,.0f} clips/s; {clips / bound / speed.median:.2f} of its time",
+        f"100,000 clips, about what HMDB-51 tests on, in {1e5 / speed.median / 60:,.1f} minutes",
+    )
+
+
+def layer_operations(clips: int) -> float:
+    """Of the LSTM layers, the head and the attention's own product, forward."""
+    gates = (C + H + (LAYERS - 1) * 2 * H) * 4 * H
+    head = H * H + H * CLASSES
+    return 2.0 * clips * T * (gates + head + L * (H + C))
+
+
+def training_work(form: AttentionForm, B: int) -> Work:
+    """Forward, and back to the inputs and to the weights; the features get no gradient."""
+    projected = 2 * 2.0 * B * T * L * C * C if form == "context" else 0.0
+    return Work(3 * layer_operations(B) + projected, 2 * 4.0 * B * T * L * C)
+
+
+def scoring_work(form: AttentionForm, clips: int) -> Work:
+    """Forward; what a frame alone decides once for all clips that share it."""
+    projected = 2.0 * (clips + T - 1) * L * C * C if form == "context" else 0.0
+    return Work(layer_operations(clips) + projected, 4.0 * clips * T * L * C)
