@@ -46,8 +46,9 @@ class Messages(click.Group):
             if ctx.params["verbose"]:
                 traceback.print_exc()
             raise click.UsageError(str(error)) from error
-        except KeyboardInterrupt:
-            self._say("interrupted; nothing that was finished is lost")
+        except KeyboardInterrupt as error:
+            how = str(error) or "type the same command again"
+            self._say(f"interrupted; nothing that was finished is lost. To go on: {how}")
             ctx.exit(INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -96,7 +96,20 @@ def test_ctrl_c_ends_with_130(monkeypatch):
 
     monkeypatch.setattr(runs, "open_run", interrupt)
     result = CliRunner().invoke(cli.main, ["evaluate", "run"])
-    assert (result.exit_code, "interrupted" in result.stderr) == (130, True)
+    assert result.exit_code == 130
+    assert result.stderr.endswith("is lost. To go on: type the same command again\n")
+
+
+def test_ctrl_c_says_how_training_goes_on(make_cache, tmp_path, monkeypatch):
+    def interrupt(*of: object) -> None:
+        raise KeyboardInterrupt
+
+    make_cache(tmp_path / "features/small.h5", videos=6)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("attnact.train.loop.train", interrupt)
+    result = CliRunner().invoke(cli.main, ["train", "--name", "first"])
+    assert result.exit_code == 130
+    assert result.stderr.endswith("To go on: attnact train --resume runs/small/first\n")
 
 
 def test_an_error_of_ours_ends_with_1(monkeypatch):

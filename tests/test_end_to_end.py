@@ -280,8 +280,8 @@ def test_a_report_of_runs_and_of_the_table(run):
     page = Path("report.html").read_text()
     assert "7 models compared" in page
     assert "Features of random weights." in page
-    for part in ("Table 1: table1", "1. Does attention help?", "5. How stable is it?"):
-        assert f"<h3>{part}</h3>" in page
+    for part in ("Table 1", "1. Does attention help?", "5. How stable is it?"):
+        assert f"<h3>{part} (table1)</h3>" in page
     assert page.count('class="strip"') == 2
     assert page.count("data:image/png") == 5
 

@@ -234,14 +234,33 @@ def test_unfinished_and_damaged_runs(work, tmp_path):
     (tmp_path / "runs/even/predictions.csv").write_text("video,label,prediction,a\nx,b,a,0.5\n")
     with pytest.raises(RunError, match=r"predictions\.csv: cannot be read"):
         find_runs([tmp_path / "runs/even"])
-    with pytest.raises(RunError, match="neither a run nor a folder of runs"):
-        find_runs([tmp_path])
 
 
 def test_a_run_is_shown_once(work):
     runs, _ = find_runs([work / "runs/mean", work / "runs"])
     assert [run.name for run in runs].count("mean") == 1
     assert sum(len(setting.runs) for setting in settings_of(runs)) == len(RUNS)
+
+
+def test_runs_and_tables_are_found_at_any_depth(work, tmp_path):
+    """As `train` and the sweeps of two data sets lay them; one link leads in a circle."""
+    one, other = tmp_path / "runs/ucf11", tmp_path / "runs/hmdb51"
+    shutil.copytree(work / "runs/even", one / "first")
+    for sweep in (one / "lambda", other / "lambda"):
+        shutil.copytree(work / "runs/mean", sweep / f"{sweep.parent.name}-fold1-seed0")
+        shutil.copy(work / "runs/sweep.csv", sweep)
+    (one / "lambda/up").symlink_to(tmp_path / "runs")
+    (other / "notes").mkdir()
+    runs, notes = find_runs([one / "lambda", tmp_path / "runs"])
+    assert [run.name for run in runs] == ["ucf11-fold1-seed0", "hmdb51-fold1-seed0", "first"]
+    assert notes == []
+    write_page([tmp_path / "runs", one], tmp_path / "report.html", 0, CPU)
+    titles = re.findall(r"<h3>(The sweep .*)</h3>", Page(tmp_path / "report.html").source)
+    assert titles == [
+        f"The sweep over the attention penalty λ ({it / 'lambda'})" for it in (other, one)
+    ]
+    with pytest.raises(RunError, match="neither a run nor a folder of runs"):
+        find_runs([other / "notes"])
 
 
 def test_average_precisions_where_several_classes_hold(multi_label_cache, tmp_path):

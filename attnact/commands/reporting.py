@@ -15,8 +15,8 @@ from attnact.cli_options import FilePath
 def report(runs: tuple[Path, ...], out: Path, videos: int, device: str | None) -> None:
     """Compare runs on one HTML page with its videos.
 
-    A folder stands for all runs in it, with its Table 1, λ sweep and study. The page is one file
-    that opens from disk and asks the network nothing.
+    A folder stands for all runs in it, at any depth, with their Table 1, λ sweep and study. The
+    page is one file that opens from disk and asks the network nothing.
 
     \b
     Example: attnact report runs/hmdb51/first runs/hmdb51/table1 -o hmdb51.html

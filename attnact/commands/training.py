@@ -59,8 +59,7 @@ def train(
         store = open_features(found, [run.config.fold], features_in, device)
         result = loop.train(run, found, store, tensorboard)
     except KeyboardInterrupt:
-        click.echo(f"go on with: attnact train --resume {run.folder}", err=True)
-        raise
+        raise KeyboardInterrupt(f"attnact train --resume {run.folder}") from None
     _show_result(run.folder, result)
 
 

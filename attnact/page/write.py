@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ def write_page(paths: Sequence[Path], out: Path, videos: int, device: torch.devi
             common=common(settings),
             charts=learning_curves(settings),
             breakdowns=[it for it in map(breakdown, settings) if it is not None],
-            found=list(chain.from_iterable(find_tables(path) for path in paths)),
+            found=find_tables(paths),
             gallery=gallery,
             data=gallery_data(settings, gallery),
             even=100 / LOCATIONS,
