@@ -14,6 +14,7 @@ from attnact.extract.datasets.disk import videos_meant
 from attnact.extract.video import Frame, read_frames, seen_part
 from attnact.features import FeatureCache
 from attnact.motion import resize_of
+from attnact.provenance import RANDOM_WEIGHTS
 from attnact.recognise import Recogniser
 from attnact.train import movie, plots
 from attnact.train.clips import Ints, scored_cut
@@ -171,7 +172,7 @@ def _title(recogniser: Recogniser, video: Video, attention: Attention) -> str:
     ((guess, score),) = attention.prediction.top()
     title = f"{video.name}: {label}taken for {guess} ({100 * score:.0f} %)"
     if recogniser.features["weights_are_random"] == "true":
-        title += " (features of random weights)"
+        title += f" ({RANDOM_WEIGHTS})"
     return title
 
 

@@ -30,6 +30,8 @@ from attnact.train.looks import frame_maps
 from attnact.train.runs import open_run
 from attnact.train.store import open_store
 
+VIDEO = "video (features of random weights)"
+
 
 @pytest.fixture(scope="module")
 def work(report_folder: Path) -> Path:
@@ -120,8 +122,8 @@ def test_metrics_and_counts_are_those_of_the_predictions(work, page):
 
 def test_guesses_are_those_of_the_predictions(work, page):
     """The first run of a setting that tests a video speaks for it."""
-    rows = {row["video"]: row for name in RUNS for row in predictions(work / "runs" / name)}
-    mean = {row["video"]: row for row in predictions(work / "runs/mean")}
+    rows = {row[VIDEO]: row for name in RUNS for row in predictions(work / "runs" / name)}
+    mean = {row[VIDEO]: row for row in predictions(work / "runs/mean")}
     named = [alt.split(" frames of ")[1] for alt in page.all("img", "alt")]
     assert sorted(named) == sorted(rows)
     number = [it["name"] for it in page.data["settings"]].index("mean")

@@ -1,6 +1,6 @@
 """Every choice of a training run, written once: the command line and the files come from here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -111,6 +111,26 @@ def resolve(choices: Mapping[str, Any], cache: "FeatureCache") -> TrainConfig:
         known = ", ".join(cache.folds) or "none"
         raise RunError(f"{cache.path}: no fold {config.fold!r}; it has {known}")
     return config
+
+
+# What each model does not read.
+_ATTENTION_ALONE = ("attention", "attention_layers", "attention_penalty", "penalty_form")
+_LSTM_ALONE = ("lstm_layers", "hidden_size", "dropout", "dropout_form")
+_UNREAD: Mapping[str, Sequence[str]] = {
+    "attention": (),
+    "average": _ATTENTION_ALONE,
+    "max": _ATTENTION_ALONE,
+    "softmax": (*_ATTENTION_ALONE, *_LSTM_ALONE),
+}
+
+
+def unread(choices: Mapping[str, Any], config: TrainConfig) -> list[str]:
+    """What the user chose, other than its default, and the model of the run does not read."""
+    names = list(_UNREAD[config.model])
+    if config.attention == "location" and config.model == "attention":
+        names.append("attention_layers")
+    usual = TrainConfig()
+    return [name for name in names if choices.get(name) not in (None, getattr(usual, name))]
 
 
 _WIDER: Mapping[Any, Any] = {float: (int, float), float | None: (int, float, type(None))}

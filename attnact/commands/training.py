@@ -41,7 +41,7 @@ def train(
     Example: attnact train --resume runs/hmdb51/first
     """
     from attnact.train import loop, runs
-    from attnact.train.config import resolve
+    from attnact.train.config import resolve, unread
 
     if resume is not None:
         if given(options) or cache or name or no_validation:
@@ -52,6 +52,9 @@ def train(
         found = find_cache(cache)
         wanted = {**options, **({"validation": 0.0} if no_validation else {})}
         config = resolve(wanted, found)
+        if idle := unread(wanted, config):
+            what = "location attention" if config.model == "attention" else f"model {config.model}"
+            click.echo(f"attnact: warning: {what} does not use {', '.join(idle)}", err=True)
         folder = Path("runs", found.path.stem)
         path = folder / name if name else runs.free_name(folder, config)
         run = runs.create_run(path, config, found)
