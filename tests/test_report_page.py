@@ -224,8 +224,8 @@ def test_maps_of_another_part_of_the_frame_are_not_drawn(work, make_cache, tmp_p
 
 
 def test_unfinished_and_damaged_runs(work, tmp_path):
-    for name in ("even", "mean", "broken"):
-        shutil.copytree(work / "runs/mean", tmp_path / "runs" / name)
+    for name, of in (("even", "even"), ("mean", "mean"), ("broken", "mean")):
+        shutil.copytree(work / "runs" / of, tmp_path / "runs" / name)
     (tmp_path / "runs/mean/summary.json").unlink()
     (tmp_path / "runs/broken/config.json").write_text("{}")
     notes = write_page([tmp_path / "runs"], tmp_path / "report.html", 0, CPU)
@@ -242,6 +242,19 @@ def test_a_run_is_shown_once(work):
     runs, _ = find_runs([work / "runs/mean", work / "runs"])
     assert [run.name for run in runs].count("mean") == 1
     assert sum(len(setting.runs) for setting in settings_of(runs)) == len(RUNS)
+
+
+def test_the_same_run_in_two_folders_counts_once(work, tmp_path):
+    """As a sweep has the run again that was trained before it; an unfinished one gives way."""
+    for name in ("a", "b", "c"):
+        shutil.copytree(work / "runs/mean", tmp_path / "runs" / name)
+    (tmp_path / "runs/a/summary.json").unlink()
+    notes = write_page([tmp_path / "runs"], tmp_path / "report.html", 0, CPU)
+    assert notes == [f"Left out: {name}: the same choices as b" for name in "ac"]
+    page = Page(tmp_path / "report.html")
+    assert [row[0] for row in page.tables[1][1:]] == ["b"]
+    (matrix,) = (it for it in page.tables if it[0][0] == "true \\ predicted")
+    assert sum(int(row[-1]) for row in matrix[1:]) == len(predictions(tmp_path / "runs/b"))
 
 
 def test_runs_and_tables_are_found_at_any_depth(work, tmp_path):

@@ -32,7 +32,7 @@ class TrainConfig:
     """
 
     recipe: Annotated[Recipe, "Where every choice not made here comes from."] = "paper"
-    fold: Annotated[str, "Fold to train and test on; the cache's first if not given."] = ""
+    fold: Annotated[str, "To train and test on.  [default: the cache's first]"] = ""
     seed: Annotated[int, "Of the initial weights, the dropout and the order of the clips."] = 0
     model: Annotated[ModelKind, "The paper's model, or a baseline of its Table 1."] = "attention"
     attention: Annotated[AttentionForm, "Attention from the state alone, or the frame too."] = (
@@ -59,7 +59,7 @@ class TrainConfig:
     )
     fps: Annotated[float, "Frame rate of the clips: every 1st, 2nd, 5th cached frame."] = 30.0
     test_fps: Annotated[
-        float | None, "Frame rate of the scored clips; as in training if not given."
+        float | None, "Frame rate of the scored clips.  [default: as in training]"
     ] = None
     train_stride: Annotated[int, "Frames between the starts of training clips."] = 1
     test_stride: Annotated[int, "Frames between the starts of scored clips."] = 1

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import click
 
-from attnact.cli_options import FilePath
+from attnact.cli_options import FilePath, device_option
 from attnact.commands.extraction import SOME_FAILED
 from attnact.errors import VideoError
 from attnact.provenance import marked
@@ -20,7 +20,6 @@ from attnact.provenance import marked
 weights_option = click.option(
     "--weights", type=FilePath, help="Where the backbone's weights are now, if not where they were."
 )
-device_option = click.option("--device", help="As torch names it.  [default: the GPU if any]")
 
 
 @click.command()

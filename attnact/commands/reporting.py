@@ -4,14 +4,18 @@ from pathlib import Path
 
 import click
 
-from attnact.cli_options import FilePath
+from attnact.cli_options import FilePath, device_option
 
 
 @click.command()
 @click.argument("runs", type=FilePath, nargs=-1, required=True, metavar="RUN_OR_FOLDER...")
-@click.option("-o", "--out", type=FilePath, default="report.html", show_default=True)
-@click.option("--videos", type=click.IntRange(0), default=24, show_default=True, help="At most.")
-@click.option("--device", help="As torch names it.  [default: the GPU if there is one]")
+@click.option(
+    "-o", "--out", type=FilePath, default="report.html", show_default=True, help="Page to write."
+)
+@click.option(
+    "--videos", type=click.IntRange(0), default=24, show_default=True, help="Of the page, at most."
+)
+@device_option
 def report(runs: tuple[Path, ...], out: Path, videos: int, device: str | None) -> None:
     """Compare runs on one HTML page with its videos.
 

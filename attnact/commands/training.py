@@ -5,18 +5,24 @@ from typing import Any
 
 import click
 
-from attnact.cli_options import FilePath, config_option, given, options_of
+from attnact.cli_options import (
+    FilePath,
+    config_option,
+    device_option,
+    features_in_option,
+    given,
+    options_of,
+)
 from attnact.commands.opening import find_cache, open_features
 from attnact.train.config import TrainConfig
-from attnact.vocabulary import PLACES
 
 
 @click.command()
 @click.argument("cache", type=FilePath, required=False)
 @click.option("--name", help="Of the run, a folder in runs/CACHE.  [default: from the choices]")
 @click.option("--resume", type=FilePath, help="Folder of a run to go on with; no other options.")
-@click.option("--features-in", type=click.Choice(PLACES), default="auto", show_default=True)
-@click.option("--device", help="As torch names it.  [default: the GPU if there is one]")
+@features_in_option
+@device_option
 @click.option("--no-validation", is_flag=True, help="Train on all; the epochs are not chosen.")
 @click.option("--tensorboard", is_flag=True, help="Also write TensorBoard's files into the run.")
 @config_option(TrainConfig)
@@ -68,8 +74,8 @@ def train(
 
 @click.command()
 @click.argument("run", type=FilePath)
-@click.option("--features-in", type=click.Choice(PLACES), default="auto", show_default=True)
-@click.option("--device", help="As torch names it.  [default: the GPU if there is one]")
+@features_in_option
+@device_option
 def evaluate(run: Path, features_in: str, device: str | None) -> None:
     """Score a run's test videos again, class by class.
 

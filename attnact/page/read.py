@@ -160,6 +160,24 @@ def read_scores(path: Path, multi_label: bool) -> Predictions:
     return Predictions(classes, videos, labels if multi_label else labels.argmax(1), scores)
 
 
+def without_repeats(runs: Sequence[ShownRun]) -> tuple[list[ShownRun], list[str]]:
+    """The runs, of the very same choices on one cache the first finished one; a line a repeat.
+
+    A repeat would count its test videos once more, and is no other seed.
+    """
+    first: dict[tuple[str, TrainConfig], ShownRun] = {}
+    for run in sorted(runs, key=lambda run: run.predictions is None):
+        first.setdefault((run.run.cache_digest, run.run.config), run)
+    kept, notes = [], []
+    for run in runs:
+        same = first[run.run.cache_digest, run.run.config]
+        if same is run:
+            kept.append(run)
+        else:
+            notes.append(f"Left out: {run.name}: the same choices as {same.name}")
+    return kept, notes
+
+
 def settings_of(runs: Iterable[ShownRun]) -> list[Setting]:
     """The runs by what was chosen, in the order in which each choice comes first."""
     found: dict[tuple[str, TrainConfig], list[ShownRun]] = {}
