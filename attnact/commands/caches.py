@@ -38,9 +38,8 @@ def info(cache: Path | None) -> None:
         f"  {len(found.paths)} videos, {found.frames:,} frames, {found.disk_bytes():,} bytes"
     )
     click.echo(f"  folds {', '.join(found.folds)}; {len(found.failures)} videos failed")
-    silent = int((found.frame_rates == 0).sum())
-    if silent:
-        click.echo(f"  {silent} without a frame rate, which --fps takes to be 30")
+    if unknown := int((found.frame_rates == 0).sum()):
+        click.echo(f"  {unknown} without a frame rate that can be, which --fps takes to be 30")
     for name, value in found.provenance.items():
         click.echo(f"  {name}: {value}")
     for path, reason in found.failures:

@@ -114,6 +114,12 @@ def features(
     click.echo(f"{cache}: {len(made.paths)} videos, {made.frames:,} frames")
     if made.provenance["weights_are_random"] == "true":
         click.echo(f"attnact: warning: {cache} holds features of random weights", err=True)
+    if unknown := [
+        path for path, row in zip(made.paths, made.rows, strict=True) if not row.frame_rate
+    ]:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        warning = f"{unknown[0]}{more}: no frame rate that can be, taken to be 30"
+        click.echo(f"attnact: warning: {warning}", err=True)
     for path, reason in made.failures:
         click.echo(f"attnact: failed: {path}: {reason}", err=True)
     if made.failures:
