@@ -1,0 +1,142 @@
+"""How the cost of training grows, and what large data sets would take at the rates measured here."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch.nn import functional as F
+
+from attnact.model import AttentionLSTM, ModelConfig
+from tests.bench.measuring import DEVICE, Figure, Row, figure, in_turn
+
+L, C = 49, 1024
+
+
+class Shape(NamedTuple):
+    """One point of the grid."""
+
+    clips: int = 32  # B
+    frames: int = 30  # T
+    layers: int = 1
+    hidden_size: int = 512  # H
+    classes: int = 51  # N
+
+    @property
+    def operations(self) -> float:
+        """Of a training step's products."""
+        H = self.hidden_size
+        gates = (C + H + (self.layers - 1) * 2 * H) * 4 * H
+        each = gates + H * H + H * self.classes + L * (H + C)
+        return 6.0 * self.clips * self.frames * each
+
+    @property
+    def bytes(self) -> float:
+        """Of the features, read forward and back."""
+        return 2 * 4.0 * self.clips * self.frames * L * C
+
+    @property
+    def weights(self) -> float:
+        """How many the optimiser goes over."""
+        H = self.hidden_size
+        gates = (C + H + (self.layers - 1) * 2 * H) * 4 * H
+        return gates + 2.0 * self.layers * C * H + H * H + H * self.classes + L * H
+
+
+GRID = [
+    Shape(),
+    Shape(clips=8),
+    Shape(clips=64),
+    Shape(frames=10),
+    Shape(frames=60),
+    Shape(layers=3),
+    Shape(layers=5),
+    Shape(hidden_size=256),
+    Shape(hidden_size=1024),
+    Shape(classes=400),
+]
+
+
+class Size(NamedTuple):
+    """A data set: how many videos, and how many frames they have together."""
+
+    name: str
+    videos: float
+    frames: float
+
+
+# As their authors' pages tell: 13,320 clips of 7.21 s at 25 frames/s; about 306,000 clips of 10 s
+# and 25 frames/s; and a thousand hours at 30 frames/s, cut into clips of ten seconds.
+SIZES = [
+    Size("UCF-101", 13_320, 13_320 * 7.21 * 25),
+    Size("Kinetics-400", 306_000, 306_000 * 10 * 25),
+    Size("1,000 hours of one's own", 360_000, 1000 * 3600 * 30),
+]
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """A training step at every point of the grid, and the law that fits them all."""
+    shapes = GRID[:3] if quick else GRID
+    taken = [figure(times) for times in in_turn([step(s) for s in shapes], 3)]
+    law = fit(shapes, taken)
+    for shape, time in zip(shapes, taken, strict=True):
+        says = float(np.dot(law, terms(shape)))
+        text = f"{says * 1e3:,.0f} ms by the law, {says / time.median - 1:+.0%}"
+        B, T, layers, H, N = shape
+        name = f"B {B}, T {T}, {layers}×{H}, N {N}"
+        yield Row(f"training step, {name}", time.text("ms", 1e-3), bound=text)
+    yield Row(
+        "the law: seconds of a step",
+        f"{law[0] * 1e12:,.2f} s a TFLOP + {law[1] * 1e9:,.2f} s a GB of features + "
+        f"{law[2] * 1e9:,.1f} s a billion weights",
+    )
+
+
+def step(shape: Shape) -> Callable[[], None]:
+    """A training step of this shape."""
+    torch.manual_seed(0)
+    B, T, layers, H, N = shape
+    X, mask = torch.rand(B, T, L, C, device=DEVICE), torch.ones(B, T, device=DEVICE)
+    model = AttentionLSTM(ModelConfig(N, lstm_layers=layers, hidden_size=H)).to(DEVICE)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    labels = torch.zeros(B * T, dtype=torch.int64, device=DEVICE)
+
+    def run() -> None:
+        scores, _ = model(X, mask)
+        optimizer.zero_grad()
+        F.cross_entropy(scores.flatten(0, 1), labels).backward()
+        optimizer.step()
+
+    return run
+
+
+def terms(shape: Shape) -> list[float]:
+    """What the law adds up."""
+    return [shape.operations, shape.bytes, shape.weights]
+
+
+def fit(shapes: Sequence[Shape], taken: Sequence[Figure]) -> np.ndarray:
+    """The law's factors, none below 0, by least squares of the relative error."""
+    matrix = np.array([terms(s) for s in shapes]) / np.array([[t.median] for t in taken])
+    scale = matrix.max(0)
+    return nnls(matrix / scale, np.ones(len(shapes)))[0] / scale
+
+
+def needs(frames_a_second: float, kib: float, clips_a_second: float) -> Iterator[Row]:
+    """What the large data sets take at these rates: features, disk, an epoch of the recipe `fast`.
+
+    kib: of the cache, a frame. clips_a_second: of training.
+    """
+    for size in SIZES:
+        hours = size.frames / frames_a_second / 3600
+        yield Row(
+            size.name,
+            f"{size.frames / 1e6:,.1f} million frames",
+            f"{size.frames * kib / 2**20:,.0f} GiB",
+            f"{hours:,.0f} hours of extraction",
+            f"{size.videos * FAST_CLIPS / clips_a_second / 3600:,.1f} hours an epoch",
+        )
+
+
+FAST_CLIPS = 5  # clips of a video and epoch in the recipe `fast`

@@ -1,0 +1,65 @@
+"""A sweep of three λ beside one run: its time, and the features that it holds in memory."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from attnact.feature_writer import Listing, ShardWriter, write_index
+from attnact.features import CUBE, FeatureCache, VideoRow, shard_path
+from attnact.progress import be_quiet
+from attnact.train.config import TrainConfig
+from attnact.train.grid import train_grid
+from attnact.train.store import bytes_of, open_store
+from attnact.train.sweep import sweep_rows
+from attnact.vocabulary import Split
+from tests.bench.measuring import DEVICE, Row, figure, in_turn, ratio
+
+VIDEOS, FRAMES = 16, 60
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """Both train on the same made features, from the same store."""
+    be_quiet(True)
+    with tempfile.TemporaryDirectory() as folder:
+        cache = make(Path(folder))
+        videos = np.arange(VIDEOS)
+        store = open_store(cache, videos, "auto", DEVICE)
+        config = TrainConfig(
+            fold="1", validation=0.0, epochs=1, batch_size=32, train_stride=4 if quick else 1
+        )
+        places = (Path(folder, f"grid{i}") for i in range(1000))
+
+        def grid(penalties: list[float]) -> None:
+            made = sweep_rows(config, penalties)
+            train_grid(next(places), cache, store, made, [0], ["1"], lambda line: None)
+
+        one, three = in_turn([lambda: grid([0.0]), lambda: grid([0.0, 1.0, 10.0])], 3)
+        held = bytes_of(cache, videos) / 2**20
+        yield Row(
+            "a sweep of three λ, 3×512, trained and scored",
+            figure(three).text("s", digits=1),
+            f"{figure(one).text('s', digits=1)} for one λ; {ratio(three, one).text('×', digits=2)}",
+            "3 ×, where arithmetic binds",
+            f"{held:,.0f} MiB of features in memory, as for one",
+        )
+
+
+def make(folder: Path) -> FeatureCache:
+    """A cache of made features."""
+    path, random = folder / "made.h5", np.random.default_rng(0)
+    shard_path(path, 0).parent.mkdir()
+    writer = ShardWriter.claim(shard_path(path, 0), "lz4")
+    assert writer is not None
+    for video in range(VIDEOS):
+        cubes = random.exponential(size=(FRAMES, *CUBE)).astype(np.float16)
+        cubes[random.random(cubes.shape) < 0.84] = 0
+        writer.append(cubes)
+        writer.end_video(VideoRow(video, frame_rate=30.0))
+    writer.close()
+    names = [f"{i}.avi" for i in range(VIDEOS)]
+    sides = np.where(np.arange(VIDEOS) < 4, Split.TEST, Split.TRAIN).astype(np.int8)
+    labels = np.arange(VIDEOS) % 2
+    listing = Listing("made", folder, ["a", "b"], names, labels, names, {"1": sides})
+    return write_index(path, 1, listing, {"weights_are_random": "false"})
