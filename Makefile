@@ -6,11 +6,11 @@ READY := .venv/.ready
 DOCS_READY := .venv/.docs-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo features train sweep check lint types test browser bench docs clean
+.PHONY: help install demo features train sweep check lint types test browser bench bench-quick docs clean
 
 help:  ## Show this list
 	@echo "make TARGET, where TARGET is one of"
-	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
 	@echo 'More options for attnact itself: make train ARGS="--fold 2"'
 
 install: $(READY)  ## Make .venv with attnact and all it needs
@@ -49,8 +49,11 @@ test: $(READY) browser  ## Run the tests
 browser:  ## Install Debian's chromium, which the report's tests need, as root
 	@tests/browser.sh
 
-bench: $(READY)  ## Measure the speed, and how far it is from this machine's limits
+bench: $(READY)  ## Measure the speed beside peers and limits; writes docs/performance.md
 	$(BIN)/python -m tests.bench
+
+bench-quick: $(READY)  ## The same in two minutes, smaller; prints it
+	$(BIN)/python -m tests.bench --quick
 
 docs: $(DOCS_READY)  ## Build the pages of docs/ into site/, warnings being errors
 	$(BIN)/mkdocs build --strict

@@ -1,4 +1,4 @@
-"""How the cost of training grows, and what large data sets would take at the rates measured here."""
+"""How the cost of training grows, and what large data sets take at the rates measured here."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple

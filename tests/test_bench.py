@@ -1,0 +1,58 @@
+"""The benchmarks' figures and limits, and that the page has a place for each table."""
+
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from attnact.model import AttentionLSTM, ModelConfig
+from tests.bench import __main__ as bench
+from tests.bench.growth import GRID, Shape, fit, terms
+from tests.bench.measuring import figure, ratio
+from tests.bench.training import scoring_work, training_work
+
+
+def test_a_figure_is_the_median_with_its_spread() -> None:
+    assert figure([3.0, 1.0, 2.5]).text("s", digits=1) == "2.5 (1.0–3.0) s"
+    assert figure([2e9]).text("GFLOP/s", 1e9) == "2 (2–2) GFLOP/s"
+    assert ratio([4.0, 6.0], [2.0, 2.0]).median == 2.5
+
+
+@pytest.mark.parametrize("form", ["location", "context"])
+def test_the_operations_of_the_bound_are_those_that_torch_counts(form) -> None:
+    """Within 5 %: the start state and a few small products are left out of the bound."""
+    model = AttentionLSTM(ModelConfig(51, attention=form, dropout=0.0))
+    X, mask = torch.zeros(2, 30, 49, 1024), torch.ones(2, 30)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model(X, mask)
+    shared = scoring_work(form, 2).operations
+    shared += 2.0 * (2 * 30 - 31) * 49 * 1024**2 if form == "context" else 0  # here they share none
+    assert counter.get_total_flops() == pytest.approx(shared, rel=0.05)
+    with FlopCounterMode(display=False) as counter:
+        model(X, mask)[0].sum().backward()
+    assert counter.get_total_flops() == pytest.approx(training_work(form, 2).operations, rel=0.05)
+
+
+def test_the_law_finds_what_made_the_times() -> None:
+    law = np.array([3e-12, 2e-10, 5e-9])
+    taken = [figure([float(law @ terms(shape))]) for shape in GRID]
+    np.testing.assert_allclose(fit(GRID, taken), law, rtol=1e-6)
+    assert terms(Shape(clips=64))[0] == 2 * terms(Shape())[0]
+
+
+@pytest.mark.parametrize("section", bench.SECTIONS)
+def test_every_section_has_its_rows_and_its_place(section: str) -> None:
+    assert callable(import_module(f"tests.bench.{section}").rows)
+    assert f"<!-- bench: {section} -->\n" in bench.PAGE.read_text(encoding="utf-8")
+
+
+def test_a_table_takes_its_place_and_leaves_the_rest(tmp_path, monkeypatch) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "a\n<!-- bench: cache -->\nold\n<!-- end -->\nb\n<!-- bench: x -->\n<!-- end -->\n"
+    )
+    monkeypatch.setattr(bench, "PAGE", page)
+    bench.write("cache", "new \\1")
+    assert page.read_text() == f"a\n<!-- bench: cache -->\nnew \\1\n<!-- end -->\n{other}"
