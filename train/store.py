@@ -31,7 +31,7 @@ ROOM = 0.7  # of the free memory; the rest is for the model and for other progra
 class Batch:
     """Clips as a model takes them.
 
-    X: feature cubes (B, T, L, C), float32; or windows over the frames that the clips share.
+    X: feature cubes (B, T, L, C), floats; or windows over the frames that the clips share.
     mask: 1 for each step that counts, (B, T).
     video: the position of each clip's video in the cache.
     """
@@ -181,10 +181,17 @@ class DiskStore:
         )
 
 
-def batches(store: FeatureStore, clips: Clips, order: Ints | None, size: int) -> Iterator[Batch]:
+def batches(
+    store: FeatureStore,
+    clips: Clips,
+    order: Ints | None,
+    size: int,
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[Batch]:
     """The clips in this order, `size` at a time; None: as they stand, sharing their frames.
 
-    The next is gathered, and copied to the device, while one is worked on.
+    The next is gathered, and copied to the device, while one is worked on; then it is widened to
+    `dtype`.
     """
     every = np.arange(len(clips)) if order is None else order
     parts = [clips[every[start : start + size]] for start in range(0, len(every), size)]
@@ -206,7 +213,7 @@ def batches(store: FeatureStore, clips: Clips, order: Ints | None, size: int) ->
             coming = ahead.submit(bring, parts[i + 1]) if i + 1 < len(parts) else None
             if arrived is not None:
                 _hand_over(cubes, arrived, store.device)
-            shared = Windows(widen(cubes), over, CLIP_FRAMES)
+            shared = Windows(widen(cubes, dtype), over, CLIP_FRAMES)
             X = shared if order is None else shared.gather(shared.frames)
             yield Batch(X, torch.from_numpy(part.mask()).to(store.device), part.video)
 
