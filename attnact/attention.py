@@ -3,7 +3,7 @@
 Both turn the top layer's last hidden state h_{t-1} into an attention map l_t, (B, L): a
 probability for each location of the next frame. They differ in whether they see the frame.
 A module has the weights; while a batch is worked on, its `Looks` has what one frame after another
-needs, forward and back.
+needs, forward and back, of the M models that look at the same clips.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,19 +20,20 @@ class Looks(Protocol):
     """A form of attention during one batch, one step after another, and back again."""
 
     def look(self, t: int, hidden: Tensor) -> Tensor:
-        """The attention map of frame t, (B, L), for the hidden state (B, H)."""
+        """The attention maps of frame t, (M, B, L), for the hidden states (M, B, H)."""
 
     def start_back(self) -> None:
         """Makes room for the gradients."""
 
     def back(self, t: int, hidden: Tensor, maps: Tensor, gradient: Tensor) -> Tensor:
-        """From the gradient of that map to the hidden state's; keeps what its tensors' need."""
+        """From the gradient of those maps to the hidden states'; keeps what its tensors' need."""
 
     def gradients(self, hidden: Tensor) -> tuple[Tensor, ...]:
-        """The gradients of its tensors, given all hidden states that looked, (T, B, H)."""
+        """The gradients of its tensors, given all hidden states that looked, (M, T, B, H)."""
 
 
-LooksMaker = Callable[..., Looks]  # takes the clips, the type of the products, and the tensors
+# Takes the clips, the type of the products, and the tensors, each with the M models first.
+LooksMaker = Callable[..., Looks]
 
 
 class LocationAttention(nn.Module):
@@ -42,21 +43,26 @@ class LocationAttention(nn.Module):
         super().__init__()
         self.scores = nn.Linear(hidden_size, locations, bias=False)
 
-    def looks(self, clips: Windows) -> tuple[LooksMaker, tuple[Tensor, ...]]:
-        """How it looks at the clips, and the tensors of it that get a gradient."""
-        return LocationLooks, (self.scores.weight,)
+    @property
+    def looks(self) -> LooksMaker:
+        """How it looks at clips."""
+        return LocationLooks
+
+    def tensors(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """What of it looks at these frames, (n, L, C), and gets a gradient."""
+        return (self.scores.weight,)
 
 
 class LocationLooks:
-    """l = softmax(W h), with W (L, H)."""
+    """l = softmax(W h), with W (M, L, H)."""
 
     def __init__(self, clips: Windows, dtype: torch.dtype, W: Tensor) -> None:
         self.W, self.wide = W.to(dtype), W.dtype
-        self.size = clips.steps, len(clips), len(W)
+        self.size = len(W), clips.steps, len(clips), W.shape[1]
 
     def look(self, t: int, hidden: Tensor) -> Tensor:
         """See `Looks`."""
-        return torch.softmax((hidden @ self.W.t()).to(self.wide), dim=-1)
+        return torch.softmax(torch.bmm(hidden, self.W.mT).to(self.wide), dim=-1)
 
     def start_back(self) -> None:
         """See `Looks`."""
@@ -64,12 +70,12 @@ class LocationLooks:
 
     def back(self, t: int, hidden: Tensor, maps: Tensor, gradient: Tensor) -> Tensor:
         """See `Looks`."""
-        self.raw[t] = _softmax_back(maps, gradient)
-        return self.raw[t] @ self.W
+        self.raw[:, t] = _softmax_back(maps, gradient)
+        return torch.bmm(self.raw[:, t], self.W)
 
     def gradients(self, hidden: Tensor) -> tuple[Tensor, ...]:
         """See `Looks`."""
-        return ((self.raw.flatten(0, 1).t() @ hidden.flatten(0, 1)).to(self.wide),)
+        return (weight_gradients(self.raw, hidden).to(self.wide),)
 
 
 class ContextAttention(nn.Module):
@@ -97,69 +103,97 @@ class ContextAttention(nn.Module):
             projected = layer(torch.tanh(projected) if i else projected)
         return projected
 
-    def looks(self, clips: Windows) -> tuple[LooksMaker, tuple[Tensor, ...]]:
-        """How it looks at the clips, and the tensors of it that get a gradient."""
+    @property
+    def looks(self) -> LooksMaker:
+        """How it looks at clips."""
+        return ContextLooks
+
+    def tensors(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """What of it looks at these frames, (n, L, C), and gets a gradient."""
         u, c = (self.inverse_temperature * p for p in (self.scores.weight[0], self.scores.bias))
-        return ContextLooks, (self.project(clips.frames), self.hidden.weight, u, c)
+        return self.project(frames), self.hidden.weight, u, c
 
 
 class ContextLooks:
-    """l = softmax(u · tanh(P_t + W h) + c), with P (n, L, C) of the frames, u (C,), c (1,)."""
+    """l = softmax(u · tanh(P_t + W h) + c), with P of the frames.
+
+    P is (M, n, L, C), W (M, C, H), u (M, C), c (M, 1).
+    """
 
     def __init__(
         self, clips: Windows, dtype: torch.dtype, P: Tensor, W: Tensor, u: Tensor, c: Tensor
     ) -> None:
         self.clips, self.P, self.W, self.u, self.c = clips, P, W.to(dtype), u, c
-        self.parts = clips.over(P)
+        self.parts = _of_models(clips, P)
         # Not in the type of P: the tanh of bfloat16 is slow on a CPU.
-        self.seen = u.new_empty(len(clips), *P.shape[1:])
+        self.seen = u.new_empty(len(P), len(clips), *P.shape[2:])
 
     def look(self, t: int, hidden: Tensor) -> Tensor:
         """See `Looks`."""
-        return torch.softmax(self._see(t, hidden) @ self.u + self.c, dim=-1)
+        seen = self._see(t, hidden)
+        scores = torch.bmm(seen.flatten(1, 2), self.u[..., None]).view(seen.shape[:3])
+        return torch.softmax(scores + self.c[..., None], dim=-1)
 
     def start_back(self) -> None:
         """See `Looks`."""
         if self.clips.overlap:
             raise ValueError("clips that share frames can be scored, not trained on")
         self.dP, self.du = torch.empty_like(self.P), torch.zeros_like(self.u)
-        self.dparts = self.clips.over(self.dP)
-        self.dwanted = self.W.new_empty(self.clips.steps, len(self.clips), len(self.u))
+        self.dparts = _of_models(self.clips, self.dP)
+        M, C = self.u.shape
+        self.dwanted = self.W.new_empty(M, self.clips.steps, len(self.clips), C)
 
     def back(self, t: int, hidden: Tensor, maps: Tensor, gradient: Tensor) -> Tensor:
         """See `Looks`."""
         raw = _softmax_back(maps, gradient)
         # Made again: to keep it for every frame would take as much memory as P.
         seen = self._see(t, hidden)
-        self.du += raw.flatten() @ seen.flatten(0, 1)
+        self.du += torch.bmm(raw.flatten(1, 2)[:, None], seen.flatten(1, 2))[:, 0]
         # tanh' = 1 - tanh². The gradients before a softmax sum to 0 over the locations, so that of
         # their sum here only the second part is left.
-        square = seen.square_()
-        self.dwanted[t] = torch.bmm(raw[:, None], square)[:, 0] * -self.u
-        slopes = square.mul_(-self.u).add_(self.u).mul_(raw[..., None])
+        square, u = seen.square_(), self.u[:, None]
+        summed = torch.bmm(raw.flatten(0, 1)[:, None], square.flatten(0, 1))
+        self.dwanted[:, t] = summed.view(-1, len(self.clips), u.shape[-1]) * -u
+        u = u[:, None]
+        slopes = square.mul_(-u).add_(u).mul_(raw[..., None])
         for dpart, part in zip(self.dparts, _split(slopes, self.dparts), strict=True):
-            dpart[:, t] = part
-        return self.dwanted[t] @ self.W
+            dpart[:, :, t] = part
+        return torch.bmm(self.dwanted[:, t], self.W)
 
     def gradients(self, hidden: Tensor) -> tuple[Tensor, ...]:
         """See `Looks`."""
-        W = self.dwanted.flatten(0, 1).t() @ hidden.flatten(0, 1)
+        W = weight_gradients(self.dwanted, hidden).to(self.u.dtype)
         # A softmax does not see c, which all its inputs share.
-        return self.dP, W.to(self.u.dtype), self.du, torch.zeros_like(self.c)
+        return self.dP, W, self.du, torch.zeros_like(self.c)
 
     def _see(self, t: int, hidden: Tensor) -> Tensor:
         for part, seen in zip(self.parts, _split(self.seen, self.parts), strict=True):
-            seen.copy_(part[:, t])
-        return self.seen.add_((hidden @ self.W.t())[:, None].to(self.seen.dtype)).tanh_()
+            seen.copy_(part[:, :, t])
+        wanted = torch.bmm(hidden, self.W.mT).to(self.seen.dtype)
+        return self.seen.add_(wanted[:, :, None]).tanh_()
+
+
+def weight_gradients(doutputs: Tensor, inputs: Tensor) -> Tensor:
+    """Of the weights (M, outputs, inputs) of affine maps, over all steps: (M, T, B, …) of each.
+
+    One product a model: they are large, and a batch of them is slow in bfloat16 on a CPU.
+    """
+    pairs = zip(doutputs.flatten(1, 2), inputs.flatten(1, 2), strict=True)
+    return torch.stack([doutput.t() @ taken for doutput, taken in pairs])
+
+
+def _of_models(clips: Windows, values: Tensor) -> list[Tensor]:
+    """What each model has of each frame, (M, n, …), for every clip: views (M, b, T, …), Σb = B."""
+    return [part.movedim(2, 0) for part in clips.over(values.transpose(0, 1))]
 
 
 def _split(values: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """What each clip has, part by part."""
-    return torch.split(values, [len(part) for part in parts])
+    """What each clip has, (M, B, …), part by part."""
+    return torch.split(values, [part.shape[1] for part in parts], dim=1)
 
 
 def _softmax_back(maps: Tensor, gradient: Tensor) -> Tensor:
-    """From the gradient of maps = softmax(e), (B, L), to that of e."""
+    """From the gradient of maps = softmax(e), (M, B, L), to that of e."""
     return maps * (gradient - (gradient * maps).sum(dim=-1, keepdim=True))
 
 

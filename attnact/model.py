@@ -86,17 +86,34 @@ class AttentionLSTM(Model):
 
     def forward(self, X: Tensor | Windows, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Scores and attention maps; see `Model.forward`."""
-        clips = X if isinstance(X, Windows) else Windows.of(X)
-        means = clips.gather(frame_means(clips.frames, self.head.classes.weight.dtype))
-        hidden, cell = self.start(means, mask)
-        looks, looks_tensors = self.attention.looks(clips)
-        gates = [layer.gates for layer in cast("Iterable[LSTMLayer]", self.layers)]
-        weights = [(gate.weight, gate.bias) for gate in gates]
-        inputs = [self.config.channels] + [self.config.hidden_size] * (len(weights) - 1)
+        clips = windows_of(X)
+        hidden, cell, seen = self.before(clips, self.means(clips), mask)
+        weights = [(weight[None], bias[None]) for weight, bias in self.gates()]
+        states = [h[None] for h in hidden], [c[None] for c in cell]
+        looks = self.attention.looks, [tensor[None] for tensor in seen]
+        tops, maps = attend(clips, *states, weights, self.keep(clips), *looks)
+        return self.head(tops[0]), maps[0]
+
+    def means(self, clips: Windows) -> Tensor:
+        """Of each frame over its locations, (B, T, C)."""
+        return clips.gather(frame_means(clips.frames, self.head.classes.weight.dtype))
+
+    def before(
+        self, clips: Windows, means: Tensor, mask: Tensor
+    ) -> tuple[list[Tensor], list[Tensor], tuple[Tensor, ...]]:
+        """The first hidden and cell states, (B, H) a layer, and what of the attention looks."""
+        return *self.start(means, mask), self.attention.tensors(clips.frames)
+
+    def gates(self) -> list[tuple[Tensor, Tensor]]:
+        """The weight and the bias of each layer."""
+        layers = cast("Iterable[LSTMLayer]", self.layers)
+        return [(layer.gates.weight, layer.gates.bias) for layer in layers]
+
+    def keep(self, clips: Windows) -> list[Tensor | None]:
+        """What each layer's input is multiplied by, (T, B, inputs): dropout."""
+        inputs = [self.config.channels] + [self.config.hidden_size] * (len(self.layers) - 1)
         shapes = [(clips.steps, len(clips), size) for size in inputs]
-        keep = [self.dropout.keep(shape, gates[0].weight) for shape in shapes]
-        tops, maps = attend(clips, hidden, cell, weights, keep, looks, looks_tensors)
-        return self.head(tops), maps
+        return [self.dropout.keep(shape, self.head.classes.weight) for shape in shapes]
 
 
 class PooledLSTM(Model):
@@ -115,7 +132,7 @@ class PooledLSTM(Model):
 
     def forward(self, X: Tensor | Windows, mask: Tensor) -> tuple[Tensor, None]:
         """Scores and no maps; see `Model.forward`."""
-        clips = X if isinstance(X, Windows) else Windows.of(X)
+        clips = windows_of(X)
         means = clips.gather(frame_means(clips.frames, self.head.classes.weight.dtype))
         hidden, cell = self.start(means, mask)
         seen = means if self.config.kind == "average" else clips.gather(clips.frames.amax(1))
@@ -133,8 +150,13 @@ class SoftmaxRegression(Model):
 
     def forward(self, X: Tensor | Windows, mask: Tensor) -> tuple[Tensor, None]:
         """Scores and no maps; see `Model.forward`."""
-        clips = X if isinstance(X, Windows) else Windows.of(X)
+        clips = windows_of(X)
         return clips.gather(self.classes(clips.frames.flatten(1))), None
+
+
+def windows_of(X: Tensor | Windows) -> Windows:
+    """Clips (B, T, L, C) as windows, which the others are already."""
+    return X if isinstance(X, Windows) else Windows.of(X)
 
 
 def build_model(config: ModelConfig) -> Model:

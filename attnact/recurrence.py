@@ -5,6 +5,8 @@ what every small operation made, and add to the weights' gradients at every step
 its own type, once in each direction; a layer's input and state lie side by side where its product
 reads them; and its weights' gradient is one product over all steps. Products run in the type of
 `torch.autocast` where that is on, everything else in the type of the weights.
+
+Models of one shape go through the same clips side by side, M of them: X is read once for all.
 """
 
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from attnact.attention import LooksMaker
+from attnact.attention import LooksMaker, weight_gradients
 from attnact.windows import Windows
 
 
@@ -27,15 +29,15 @@ def attend(
     looks: LooksMaker,
     looks_tensors: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """The top layer's hidden states (B, T, H) and the attention maps (B, T, L).
+    """The top layer's hidden states (M, B, T, H) and the attention maps (M, B, T, L).
 
     Args:
         clips: the feature cubes, of any float; they get no gradient.
-        hidden, cell: the state of each layer before the first frame, (B, H).
-        layers: the weight (4H, inputs + H) and bias (4H,) of each layer's gates i, f, o, g, which
-            take the layer's input and its last hidden state.
-        keep: what each layer's input is multiplied by, (T, B, inputs): dropout.
-        looks, looks_tensors: the form of attention, and its tensors.
+        hidden, cell: the state of each layer before the first frame, (M, B, H).
+        layers: the weight (M, 4H, inputs + H) and bias (M, 4H) of each layer's gates i, f, o, g,
+            which take the layer's input and its last hidden state.
+        keep: what each layer's input is multiplied by in every model, (T, B, inputs): dropout.
+        looks, looks_tensors: the form of attention, and its tensors, (M, …).
     """
     weights = [tensor for layer in layers for tensor in layer]
     wide, device = weights[0].dtype, clips.frames.device.type
@@ -46,15 +48,16 @@ def attend(
         tops, maps = _Recurrence.apply(  # type: ignore[no-untyped-call]
             dtype, looks, tuple(keep), clips, *start, len(weights), *weights, *looks_tensors
         )
-    return tops.transpose(0, 1), maps.transpose(0, 1)
+    return tops.transpose(1, 2), maps.transpose(1, 2)
 
 
 class _Layer:
     """An LSTM layer during one batch, and what it keeps of all steps.
 
-    taken: the input and the last hidden state, as the product takes them, (T + 1, B, inputs + H).
-    gates: i, f, o, g after their sigmoids and tanh, (T, B, 4H).
-    cells: the cell states, (T + 1, B, H); squashed: their tanh, (T, B, H).
+    taken: the input and the last hidden state, as the product takes them,
+        (M, T + 1, B, inputs + H).
+    gates: i, f, o, g after their sigmoids and tanh, (M, T, B, 4H).
+    cells: the cell states, (M, T + 1, B, H); squashed: their tanh, (M, T, B, H).
     """
 
     def __init__(
@@ -66,73 +69,72 @@ class _Layer:
         hidden: Tensor,
         cell: Tensor,
     ) -> None:
-        self.weight, self.bias = weight.to(dtype), bias.to(dtype)
-        B, self.H = hidden.shape
-        self.taken = weight.new_empty(steps + 1, B, weight.shape[1], dtype=dtype)
-        self.gates = weight.new_empty(steps, B, 4 * self.H)
-        self.cells = weight.new_empty(steps + 1, B, self.H)
-        self.squashed = torch.empty_like(self.cells[1:])
+        self.weight, self.bias = weight.to(dtype), bias.to(dtype)[:, None]
+        M, B, self.H = hidden.shape
+        self.taken = weight.new_empty(M, steps + 1, B, weight.shape[2], dtype=dtype)
+        self.gates = weight.new_empty(M, steps, B, 4 * self.H)
+        self.cells = weight.new_empty(M, steps + 1, B, self.H)
+        self.squashed = weight.new_empty(M, steps, B, self.H)
         self.hidden(0).copy_(hidden)
-        self.cells[0] = cell
+        self.cells[:, 0] = cell
 
     def hidden(self, t: int) -> Tensor:
-        """The hidden state before frame t, (B, H)."""
-        return self.taken[t, :, -self.H :]
+        """The hidden state before frame t, (M, B, H)."""
+        return self.taken[:, t, :, -self.H :]
 
     def input(self, t: int) -> Tensor:
-        """The layer's input at frame t, (B, inputs), to be filled in."""
-        return self.taken[t, :, : -self.H]
+        """The layer's input at frame t, (M, B, inputs), to be filled in."""
+        return self.taken[:, t, :, : -self.H]
 
     def step(self, t: int) -> Tensor:
         """From `input(t)` and `hidden(t)` to `hidden(t + 1)`, which it gives (eq. 1–3)."""
-        H, gates = self.H, self.gates[t]
+        H, gates = self.H, self.gates[:, t]
         if gates.dtype == self.taken.dtype:
-            torch.addmm(self.bias, self.taken[t], self.weight.t(), out=gates)
+            torch.baddbmm(self.bias, self.taken[:, t], self.weight.mT, out=gates)
         else:
-            gates.copy_(torch.addmm(self.bias, self.taken[t], self.weight.t()))
-        gates[:, : 3 * H].sigmoid_()
-        gates[:, 3 * H :].tanh_()
-        i, f, o, g = gates.chunk(4, dim=1)
-        cell = torch.mul(f, self.cells[t], out=self.cells[t + 1]).addcmul_(i, g)
-        torch.tanh(cell, out=self.squashed[t])
-        return self.hidden(t + 1).copy_(o * self.squashed[t])
+            gates.copy_(torch.baddbmm(self.bias, self.taken[:, t], self.weight.mT))
+        gates[..., : 3 * H].sigmoid_()
+        gates[..., 3 * H :].tanh_()
+        i, f, o, g = gates.chunk(4, dim=-1)
+        cell = torch.mul(f, self.cells[:, t], out=self.cells[:, t + 1]).addcmul_(i, g)
+        torch.tanh(cell, out=self.squashed[:, t])
+        return self.hidden(t + 1).copy_(o * self.squashed[:, t])
 
     def start_back(self) -> None:
         """Makes room for the gradients; those of the gates before sigmoid and tanh take over."""
-        self.dcell = torch.zeros_like(self.cells[0])
+        self.dcell = torch.zeros_like(self.cells[:, 0])
         self.dhidden = torch.zeros_like(self.dcell)  # through the next step of this layer
         self.dgates = self.taken.new_empty(self.gates.shape)
-        self.dbias = self.gates.new_zeros(4 * self.H)
+        self.dbias = self.gates.new_zeros(len(self.gates), 4 * self.H)
 
     def step_back(self, t: int, dhidden: Tensor) -> Tensor:
-        """From the gradient of `hidden(t + 1)`, (B, H), to that of `input(t)`."""
-        H, gates, squashed = self.H, self.gates[t], self.squashed[t]
-        i, f, o, g = gates.chunk(4, dim=1)
+        """From the gradient of `hidden(t + 1)`, (M, B, H), to that of `input(t)`."""
+        H, gates, squashed = self.H, self.gates[:, t], self.squashed[:, t]
+        i, f, o, g = gates.chunk(4, dim=-1)
         through = torch.mul(dhidden, o)
         self.dcell += torch.ops.aten.tanh_backward(through, squashed)
         raw = torch.empty_like(gates)
-        torch.mul(self.dcell, g, out=raw[:, :H])
-        torch.mul(self.dcell, self.cells[t], out=raw[:, H : 2 * H])
-        torch.mul(dhidden, squashed, out=raw[:, 2 * H : 3 * H])
-        torch.mul(self.dcell, i, out=raw[:, 3 * H :])
+        torch.mul(self.dcell, g, out=raw[..., :H])
+        torch.mul(self.dcell, self.cells[:, t], out=raw[..., H : 2 * H])
+        torch.mul(dhidden, squashed, out=raw[..., 2 * H : 3 * H])
+        torch.mul(self.dcell, i, out=raw[..., 3 * H :])
         self.dcell *= f
-        sigmoids, tanhs = raw[:, : 3 * H], raw[:, 3 * H :]
-        torch.ops.aten.sigmoid_backward(sigmoids, gates[:, : 3 * H], grad_input=sigmoids)
+        sigmoids, tanhs = raw[..., : 3 * H], raw[..., 3 * H :]
+        torch.ops.aten.sigmoid_backward(sigmoids, gates[..., : 3 * H], grad_input=sigmoids)
         torch.ops.aten.tanh_backward(tanhs, g, grad_input=tanhs)
-        self.dgates[t] = raw
-        self.dbias += raw.sum(0)
-        dtaken = self.dgates[t] @ self.weight
-        self.dhidden = dtaken[:, -H:].to(raw.dtype)
-        return dtaken[:, :-H]
+        self.dgates[:, t] = raw
+        self.dbias += raw.sum(1)
+        dtaken = torch.bmm(self.dgates[:, t], self.weight)
+        self.dhidden = dtaken[..., -H:].to(raw.dtype)
+        return dtaken[..., :-H]
 
     def gradients(self) -> tuple[Tensor, Tensor]:
         """Those of the weight and the bias."""
-        weight = self.dgates.flatten(0, 1).t() @ self.taken[:-1].flatten(0, 1)
-        return weight.to(self.dbias.dtype), self.dbias
+        return weight_gradients(self.dgates, self.taken[:, :-1]).to(self.dbias.dtype), self.dbias
 
 
 class _Recurrence(torch.autograd.Function):
-    """`attend` with the steps first, (T, B, …), and every weight an argument of its own."""
+    """`attend` with the steps first, (M, T, B, …), and every weight an argument of its own."""
 
     @staticmethod
     def forward(
@@ -153,16 +155,16 @@ class _Recurrence(torch.autograd.Function):
             for n in range(count // 2)
         ]
         ctx.X, ctx.keep = clips.over(clips.frames), keep
-        maps = hidden.new_empty(T, len(clips), clips.frames.shape[1])
+        maps = hidden.new_empty(hidden.shape[1], T, len(clips), clips.frames.shape[1])
         top = ctx.layers[-1]
         for t in range(T):
-            maps[t] = ctx.looks.look(t, top.hidden(t))
-            below = _times(maps[t], [x[:, t] for x in ctx.X])  # the glimpse
+            maps[:, t] = ctx.looks.look(t, top.hidden(t))
+            below = _times(maps[:, t], [x[:, t] for x in ctx.X])  # the glimpse
             for layer, kept in zip(ctx.layers, keep, strict=True):
                 layer.input(t).copy_(below if kept is None else below * kept[t])
                 below = layer.step(t)
         ctx.save_for_backward(maps)
-        return top.taken[1:, :, -top.H :].to(hidden.dtype, copy=True), maps
+        return top.taken[:, 1:, :, -top.H :].to(hidden.dtype, copy=True), maps
 
     @staticmethod
     @once_differentiable
@@ -172,21 +174,25 @@ class _Recurrence(torch.autograd.Function):
         top = layers[-1]
         for part in (looks, *layers):
             part.start_back()
-        for t in reversed(range(len(maps))):
-            dbelow = dtops[t]
+        for t in reversed(range(maps.shape[1])):
+            dbelow = dtops[:, t]
             for layer, kept in zip(reversed(layers), reversed(keep), strict=True):
                 dbelow = layer.step_back(t, dbelow + layer.dhidden)
                 dbelow = dbelow.to(maps.dtype) if kept is None else dbelow * kept[t]
-            dmap = _times(dbelow, [x[:, t].transpose(1, 2) for x in X])
-            top.dhidden += looks.back(t, top.hidden(t), maps[t], dmap + dmaps[t])
+            dmap = _times(dbelow, [x[:, t].mT for x in X])
+            top.dhidden += looks.back(t, top.hidden(t), maps[:, t], dmap + dmaps[:, t])
         weights = [tensor for layer in layers for tensor in layer.gradients()]
         dhidden = torch.stack([layer.dhidden for layer in layers])
         dcell = torch.stack([layer.dcell for layer in layers])
-        attention = looks.gradients(top.taken[:-1, :, -top.H :])
+        attention = looks.gradients(top.taken[:, :-1, :, -top.H :])
         return None, None, None, None, dhidden, dcell, None, *weights, *attention
 
 
 def _times(rows: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    """Each clip's row (B, K) times its matrix (K, M), of which every part has some: (B, M)."""
-    some = torch.split(rows.to(parts[0].dtype)[:, None], [len(part) for part in parts])
-    return torch.cat([torch.bmm(row, part)[:, 0] for row, part in zip(some, parts, strict=True)])
+    """The rows (M, B, K) times each clip's matrix (K, N), of which every part has some: (M, B, N).
+
+    A clip's matrix is read once for the rows of all models.
+    """
+    some = torch.split(rows.to(parts[0].dtype).transpose(0, 1), [len(part) for part in parts])
+    products = [torch.bmm(row, part) for row, part in zip(some, parts, strict=True)]
+    return torch.cat(products).transpose(0, 1)

@@ -28,8 +28,8 @@ def map_at(attention: LocationAttention | ContextAttention, X: Tensor, t: int, h
     """The map of frame t of X (B, T, L, C) for the hidden state h."""
     clips = Windows.of(X)
     with torch.no_grad():
-        looks, tensors = attention.looks(clips)
-        return looks(clips, h.dtype, *tensors).look(t, h)
+        tensors = [tensor[None] for tensor in attention.tensors(clips.frames)]
+        return attention.looks(clips, h.dtype, *tensors).look(t, h[None])[0]
 
 
 def random_maps(seed: int, sharpness: float) -> Tensor:

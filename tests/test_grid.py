@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from attnact.errors import CacheError
+from attnact.errors import CacheError, RunError
 from attnact.features import FeatureCache
 from attnact.train import grid as module
 from attnact.train.config import TrainConfig
@@ -17,6 +18,7 @@ from attnact.train.grid import Grid, train_grid
 from attnact.train.runs import Run
 from attnact.train.store import open_store, videos_in
 from attnact.train.sweep import sweep_rows
+from attnact.train.table1 import NAMES, table1_rows
 from attnact.vocabulary import Split
 
 CONFIG = TrainConfig(
@@ -29,12 +31,19 @@ class Trainer:
 
     def __init__(self) -> None:
         self.trained: list[str] = []
+        self.stacks: list[int] = []
         self.fails: dict[str, BaseException] = {}
 
-    def __call__(self, run: Run, cache: FeatureCache, store: Any, events: bool) -> dict[str, Any]:
-        self.trained.append(run.folder.name)
-        if run.folder.name in self.fails:
-            raise self.fails[run.folder.name]
+    def __call__(self, runs: list[Run], cache: FeatureCache, store: Any, events: bool) -> Any:
+        self.stacks.append(len(runs))
+        for run in runs:
+            self.trained.append(run.folder.name)
+            error = self.fails.get(run.folder.name)
+            if isinstance(error, KeyboardInterrupt):
+                raise error
+            yield run, error or self._train(run, cache)
+
+    def _train(self, run: Run, cache: FeatureCache) -> dict[str, Any]:
         config = run.config
         videos = np.flatnonzero(cache.folds[config.fold] == Split.TEST)
         key = [config.seed, int(config.attention_penalty), len(videos), int(videos[0])]
@@ -54,15 +63,21 @@ class Trainer:
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     trainer = Trainer()
-    monkeypatch.setattr(module, "train", trainer)
+    monkeypatch.setattr(module, "train_together", trainer)
     return trainer
 
 
 def go(
-    folder: Path, cache: FeatureCache, penalties: Any, seeds: Any, folds: Any, **choices: Any
+    folder: Path,
+    cache: FeatureCache,
+    penalties: Any,
+    seeds: Any,
+    folds: Any,
+    device: str = "cpu",
+    **choices: Any,
 ) -> tuple[Grid, list[str]]:
     told: list[str] = []
-    store: Any = None
+    store: Any = SimpleNamespace(device=torch.device(device))
     rows = sweep_rows(replace(CONFIG, **choices), penalties)
     return train_grid(folder, cache, store, rows, seeds, folds, told.append), told
 
@@ -90,6 +105,33 @@ def test_every_cell(trainer: Trainer, cache: FeatureCache, tmp_path: Path) -> No
     assert penalties_of(found) == [0, 0.5, 10]
     assert all(len(row.values) == len(row.entropy) == len(row.spread) == 2 for row in found.rows)
     assert found.failures == []
+
+
+def test_a_gpu_trains_the_penalties_of_a_seed_and_fold_together(
+    trainer: Trainer, cache: FeatureCache, tmp_path: Path
+) -> None:
+    """Whatever of them is left; and with the same result."""
+    trainer.fails["lambda1-fold2-seed3"] = RunError("gone")
+    found, told = go(tmp_path / "a", cache, [0, 1, 10], [0, 3], ["1", "2"], device="cuda")
+    assert trainer.stacks == [3, 3, 3, 3]
+    names = [f"lambda{p}-fold{f}-seed{s}" for s in "03" for f in "12" for p in ("0", "1", "10")]
+    assert trainer.trained == names
+    assert [line.split(":")[0] for line in told] == [f"{i}/12 {n}" for i, n in enumerate(names, 1)]
+    assert [path.name for path, _ in found.failures] == ["lambda1-fold2-seed3"]
+    trainer.stacks.clear()
+    again, _ = go(tmp_path / "a", cache, [0, 1, 10, 20], [0, 3], ["1", "2"], device="cuda")
+    assert trainer.stacks == [1, 1, 1, 2]
+    on_cpu, _ = go(tmp_path / "b", cache, [0, 1, 10, 20], [0, 3], ["1", "2"])
+    assert results(again) == results(on_cpu)
+
+
+def test_models_that_are_not_of_one_shape_train_alone(
+    trainer: Trainer, cache: FeatureCache, tmp_path: Path
+) -> None:
+    store: Any = SimpleNamespace(device=torch.device("cuda"))
+    found = train_grid(tmp_path, cache, store, table1_rows(CONFIG), [0], ["1"], lambda line: None)
+    assert [row.name for row in found.rows] == list(NAMES)
+    assert trainer.stacks == [1, 1, 1, 3]
 
 
 def test_disjoint_folds_are_pooled(

@@ -20,7 +20,7 @@ FLOORS = [
     {"attnact.recurrence"},
     {"attnact.released.files", "attnact.released.importing", "attnact.released.exporting"},
     {"attnact.model"},
-    {"attnact.checkpoint", "attnact.released.model"},
+    {"attnact.checkpoint", "attnact.released.model", "attnact.stacked"},
     {"attnact.extract", "attnact.train"},  # and all that is in them
     {"attnact.motion"},
     {"attnact.recognise"},

@@ -13,7 +13,7 @@ import torch
 from attnact.checkpoint import load_checkpoint
 from attnact.errors import RunError
 from attnact.features import Cubes, FeatureCache
-from attnact.train import loop
+from attnact.train import lockstep, loop
 from attnact.train.clips import scored_clips
 from attnact.train.config import TrainConfig, resolve
 from attnact.train.evaluate import metric, read_predictions
@@ -144,7 +144,7 @@ def test_a_finished_run_is_not_trained_again(
     run = start(tmp_path / "run", cache)
     go(run, cache)
     before, state = result(run), run.state.read_bytes()
-    monkeypatch.setattr(loop, "_epoch", None)
+    monkeypatch.setattr(lockstep, "train_epoch", None)
     go(open_run(run.folder), cache)
     assert result(run) == before
     assert run.state.read_bytes() == state

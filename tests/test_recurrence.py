@@ -37,8 +37,11 @@ def make(config: ModelConfig) -> tuple[AttentionLSTM, Tensor]:
 def run(model: AttentionLSTM, X: Tensor, keep: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
     clips = Windows.of(X)
     hidden, cell = start(model, X)
-    layers = [(layer.gates.weight, layer.gates.bias) for layer in model.layers]
-    return attend(clips, hidden, cell, layers, keep, *model.attention.looks(clips))
+    states = [h[None] for h in hidden], [c[None] for c in cell]
+    layers = [(weight[None], bias[None]) for weight, bias in model.gates()]
+    seen = [tensor[None] for tensor in model.attention.tensors(clips.frames)]
+    tops, maps = attend(clips, *states, layers, keep, model.attention.looks, seen)
+    return tops[0], maps[0]
 
 
 def dropped(config: ModelConfig) -> list[Tensor | None]:

@@ -1,24 +1,29 @@
 """Many runs: the rows of a table × seeds × folds, each a run of its own.
 
-A grid that was stopped goes on where it stood, and a run that fails leaves the others.
+A grid that was stopped goes on where it stood, and a run that fails leaves the others. Where it is
+faster, runs that differ in nothing but λ train as one stack (`lockstep`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from attnact.errors import AttnactError
 from attnact.features import FeatureCache
 from attnact.train.config import TrainConfig
 from attnact.train.evaluate import metric, read_predictions
-from attnact.train.loop import train
+from attnact.train.lockstep import FAILURES, stacks
+from attnact.train.loop import train_together
 from attnact.train.runs import Run, create_run, open_run
 from attnact.train.store import FeatureStore
 from attnact.vocabulary import Split
+
+Cell = tuple[str, int, str]  # the name of a row, a seed, a fold
 
 
 @dataclass(frozen=True)
@@ -70,23 +75,21 @@ def train_grid(
     Raises:
         ValueError: a seed that is out of range; nothing is trained then.
     """
-    runs: dict[tuple[str, int, str], Run] = {}
+    runs: dict[Cell, Run] = {}
     failures: list[tuple[Path, str]] = []
     cells = {
         (name, seed, fold): replace(config, seed=seed, fold=fold)
         for (name, config), seed, fold in product(rows.items(), seeds, folds)
     }
-    for number, ((name, seed, fold), config) in enumerate(cells.items(), 1):
-        path = folder / f"{name}-fold{fold}-seed{seed}"
-        try:
-            run = _begin(path, config, cache)
-            result = run.summary() if run.finished else train(run, cache, store, tensorboard)
-            read_predictions(run.predictions, cache)  # what a finished run left may be damaged
-        except (AttnactError, MemoryError, OSError, RuntimeError) as error:
-            failures.append((path, str(error)))
-            report(f"{number}/{len(cells)} {path.name}: failed: {error}")
+    groups = _groups(cells, store.device)
+    outcomes = (_train(folder, group, cache, store, tensorboard) for group in groups)
+    for number, (cell, outcome) in enumerate(chain.from_iterable(outcomes), 1):
+        path = _path(folder, cell)
+        if isinstance(outcome, Exception):
+            failures.append((path, str(outcome)))
+            report(f"{number}/{len(cells)} {path.name}: failed: {outcome}")
             continue
-        runs[name, seed, fold] = run
+        runs[cell], result = outcome, outcome.summary()
         report(f"{number}/{len(cells)} {path.name}: {result['metric']} {result['value']:.3f}")
     found = []
     for name, config in rows.items():
@@ -114,6 +117,59 @@ def overlapping(cache: FeatureCache, folds: Sequence[str]) -> bool:
     """Whether a video is tested by more than one of these folds."""
     tested = np.array([cache.folds[fold] == Split.TEST for fold in folds]).sum(0)
     return bool((tested > 1).any())
+
+
+def _groups(
+    cells: Mapping[Cell, TrainConfig], device: torch.device
+) -> list[dict[Cell, TrainConfig]]:
+    """The cells in their order, those together that train as one stack."""
+    groups: dict[Any, dict[Cell, TrainConfig]] = {}
+    for cell, config in cells.items():
+        alone = config.model != "attention" or not stacks(device)
+        key = cell if alone else replace(config, attention_penalty=0.0)
+        groups.setdefault(key, {})[cell] = config
+    return list(groups.values())
+
+
+def _train(
+    folder: Path,
+    group: Mapping[Cell, TrainConfig],
+    cache: FeatureCache,
+    store: FeatureStore,
+    tensorboard: bool,
+) -> Iterator[tuple[Cell, Run | Exception]]:
+    """Trains whatever of the group is not yet trained; the run of each, or what it failed on."""
+    left = {}
+    for cell, config in group.items():
+        try:
+            run = _begin(_path(folder, cell), config, cache)
+        except FAILURES as error:
+            yield cell, error
+            continue
+        if run.finished:
+            yield cell, _whole(run, cache)
+        else:
+            left[cell] = run
+    if not left:
+        return
+    for run, outcome in train_together(list(left.values()), cache, store, tensorboard):
+        cell = next(cell for cell, one in left.items() if one is run)
+        yield cell, outcome if isinstance(outcome, Exception) else _whole(run, cache)
+
+
+def _whole(run: Run, cache: FeatureCache) -> Run | Exception:
+    """A finished run; what it left may have been damaged since."""
+    try:
+        run.summary()
+        read_predictions(run.predictions, cache)
+    except FAILURES as error:
+        return error
+    return run
+
+
+def _path(folder: Path, cell: Cell) -> Path:
+    name, seed, fold = cell
+    return folder / f"{name}-fold{fold}-seed{seed}"
 
 
 def _begin(path: Path, config: TrainConfig, cache: FeatureCache) -> Run:

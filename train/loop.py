@@ -7,8 +7,7 @@ choose nothing. (The author on the tracker of the released code, issue 13.)
 """
 
 import json
-import time
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +20,9 @@ from attnact.errors import RunError
 from attnact.features import FeatureCache
 from attnact.files import write_text
 from attnact.model import Model, ModelConfig, build_model
-from attnact.progress import Advance, progress
-from attnact.train.clips import Clips, Ints, cut_clips, scored_clips, some_of_each
+from attnact.train.clips import Clips, Ints, cut_clips, scored_clips
 from attnact.train.config import TrainConfig
+from attnact.train.epoch import Line, Pass
 from attnact.train.evaluate import (
     VideoScores,
     metric,
@@ -33,11 +32,11 @@ from attnact.train.evaluate import (
     write_predictions,
 )
 from attnact.train.initial import draw_released_weights
-from attnact.train.loss import clip_loss
+from attnact.train.lockstep import Course, Outcome, in_step
 from attnact.train.optimizer import new_optimizer
 from attnact.train.runs import Run
 from attnact.train.selection import FINAL, SELECTION, best_epoch, cost, hold_out
-from attnact.train.store import FeatureStore, batches
+from attnact.train.store import FeatureStore
 from attnact.vocabulary import Split
 
 if TYPE_CHECKING:
@@ -86,6 +85,26 @@ def train(
         RunError: too few videos or groups, a damaged state, a model that was not trained here, or
             a loss that is not a number.
     """
+    ((_, result),) = train_together([run], cache, store, tensorboard)
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def train_together(
+    runs: Sequence[Run], cache: FeatureCache, store: FeatureStore, tensorboard: bool = False
+) -> Iterator[tuple[Run, Outcome]]:
+    """The same for runs that differ in nothing but λ: X is read once for all (see `lockstep`).
+
+    Gives each run with its summary, or with what it failed on, as soon as it is done.
+    """
+    courses = [_course(run, cache, store, tensorboard) for run in runs]
+    for position, outcome in in_step(courses):
+        yield runs[position], outcome
+
+
+def _course(run: Run, cache: FeatureCache, store: FeatureStore, tensorboard: bool) -> Course:
+    """A run from where it stands to its summary; whoever goes along it trains its epochs."""
     training = _training(run, cache, store)
     if tensorboard:
         from attnact.train.events import Events
@@ -103,9 +122,9 @@ def train(
     if run.config.validation > 0:
         fit, held = hold_out(videos, cache.groups, run.config)
         if state["phase"] != FINAL:
-            _, state = _fit(training, SELECTION, fit, held, -np.inf, state)
+            _, state = yield from _fit(training, SELECTION, fit, held, -np.inf, state)
         enough = cost(run.config, best_epoch(json.loads(state["history"])))
-    model, state = _fit(training, FINAL, videos, None, enough, state)
+    model, state = yield from _fit(training, FINAL, videos, None, enough, state)
     features = cache.provenance
     save_checkpoint(run.model, Checkpoint(model, cache.classes, cache.multi_label, features))
     scored = _score(training, model, test)
@@ -173,15 +192,15 @@ def _fit(
     held: Ints | None,
     enough: float,
     state: Mapping[str, Any],
-) -> tuple[Model, dict[str, Any]]:
+) -> Generator[Pass, Line, tuple[Model, dict[str, Any]]]:
     """One phase, from the state if the state is of this phase; gives its last model and state.
 
     It ends after the first epoch that costs no more than `enough`, at the latest after the epochs
     of the config.
     """
-    config = training.config
+    config, store = training.config, training.store
     torch.manual_seed(config.seed)
-    model = new_model(config, training.cache).to(training.store.device)
+    model = new_model(config, training.cache).to(store.device)
     optimizer = new_optimizer(model, config)
     state, done = dict(state), 0
     history = json.loads(state["history"])
@@ -190,85 +209,34 @@ def _fit(
         optimizer.load_state_dict(state["optimizer"])
         done = state["epoch"]
     clips = training.clips(videos)
-    every = len(_visited(config, clips, np.random.default_rng(0)))
-    with progress(phase, config.epochs * every, "clips") as advance:
-        advance(done * every, "")
-        for epoch in range(done + 1, config.epochs + 1):
-            if done and cost(config, history[-1]) <= enough:
-                break
-            done = epoch
-            line = {"phase": phase, "epoch": epoch}
-            line |= _epoch(training, model, optimizer, clips, _seed(config, phase, epoch), advance)
-            if held is not None:
-                line |= _validate(training, model, held)
-            history.append(line)
-            state = {
-                "phase": phase,
-                "epoch": epoch,
-                "history": json.dumps(history),
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-            }
-            # The state last: nothing that it counts as done may be missing after an interruption.
-            lines = (json.dumps(entry) + "\n" for entry in history)
-            write_text(training.run.metrics, "".join(lines))
-            save_state(training.run.state, state)
-            if training.events is not None:
-                training.events.epoch(line, model)
+    for epoch in range(done + 1, config.epochs + 1):
+        if done and cost(config, history[-1]) <= enough:
+            break
+        done = epoch
+        trained = yield Pass(config, store, training.labels, model, optimizer, clips, phase, epoch)
+        if not np.isfinite(trained["loss"] + trained["penalty"]):
+            raise RunError("the loss is not a number any more; try a smaller --learning-rate")
+        line = {"phase": phase, "epoch": epoch, **trained}
+        if held is not None:
+            line |= _validate(training, model, held)
+        history.append(line)
+        state = {
+            "phase": phase,
+            "epoch": epoch,
+            "history": json.dumps(history),
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
+        # The state last: nothing that it counts as done may be missing after an interruption.
+        lines = (json.dumps(entry) + "\n" for entry in history)
+        write_text(training.run.metrics, "".join(lines))
+        save_state(training.run.state, state)
+        if training.events is not None:
+            training.events.epoch(line, model)
     return model, state
-
-
-def _epoch(
-    training: Training,
-    model: Model,
-    optimizer: torch.optim.Optimizer,
-    clips: Clips,
-    seed: int,
-    advance: Advance,
-) -> dict[str, Any]:
-    """One pass over the clips; what it cost."""
-    config, start = training.config, time.perf_counter()
-    # Seeded each epoch, so that an epoch is the same whether or not the run was interrupted.
-    torch.manual_seed(seed)
-    random = np.random.default_rng(seed)
-    order = random.permutation(_visited(config, clips, random))
-    total = torch.zeros(2, device=training.store.device)
-    model.train()
-    device, rounded = training.store.device.type, config.precision == "bfloat16"
-    # A CPU multiplies by single rows, as for glimpses, faster in float32.
-    wide = torch.bfloat16 if rounded and device == "cuda" else torch.float32
-    for batch in batches(training.store, clips, order, config.batch_size, wide):
-        with torch.autocast(device, torch.bfloat16, rounded):
-            scores, maps = model(batch.X, batch.mask)
-        labels = training.labels[torch.from_numpy(batch.video).to(training.labels.device)]
-        loss = clip_loss(scores.float(), maps, labels, batch.mask, config.penalty_form)
-        optimizer.zero_grad()
-        clip_losses = loss.cross_entropy + config.attention_penalty * loss.penalty
-        mean = config.batch_loss == "mean"
-        torch.autograd.backward(clip_losses.mean() if mean else clip_losses.sum())
-        optimizer.step()
-        total += torch.stack((loss.cross_entropy, loss.penalty)).detach().sum(1)
-        advance(len(batch.video), "")
-    cross_entropy, penalty = (total / len(order)).tolist()
-    if not np.isfinite(cross_entropy + penalty):
-        raise RunError("the loss is not a number any more; try a smaller --learning-rate")
-    seconds = round(time.perf_counter() - start, 3)
-    return {"loss": cross_entropy, "penalty": penalty, "clips": len(order), "seconds": seconds}
-
-
-def _visited(config: TrainConfig, clips: Clips, random: np.random.Generator) -> Ints:
-    """The clips of one epoch."""
-    if config.clips_per_video is None:
-        return np.arange(len(clips))
-    return some_of_each(clips.video, config.clips_per_video, random)
 
 
 def _validate(training: Training, model: Model, held: Ints) -> dict[str, float]:
     scored = _score(training, model, held)
     value = metric(scored.scores, training.cache.labels[scored.videos])
     return {"validation": value, "validation_loss": scored.loss}
-
-
-def _seed(config: TrainConfig, phase: str, epoch: int) -> int:
-    key = [config.seed, int(phase == FINAL), epoch]
-    return int(np.random.SeedSequence(key).generate_state(1)[0])

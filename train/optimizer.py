@@ -1,6 +1,6 @@
 """Adam, and Adam as the released code runs it; both with the weight decay γ in the loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,3 +48,34 @@ def new_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Adam:
         return ReleasedAdam(model.parameters(), learning_rate, decay)
     # Fused: one pass over the weights and their averages instead of ten.
     return torch.optim.Adam(model.parameters(), learning_rate, weight_decay=decay, fused=True)
+
+
+def stack_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The states of optimisers that took as many steps each, as that of one of stacked weights.
+
+    Adam works on each weight alone, so a model's part of it is what it would be alone.
+    """
+    first = states[0]
+    found = {
+        weight: {
+            name: value
+            if name == "step"
+            else torch.stack([it["state"][weight][name] for it in states])
+            for name, value in parts.items()
+        }
+        for weight, parts in first["state"].items()
+    }
+    return {**first, "state": found}
+
+
+def state_of(stacked: Mapping[str, Any], m: int) -> dict[str, Any]:
+    """The m-th of the states that were stacked."""
+    found = {
+        weight: {
+            # Copied, so that it can be saved without the others.
+            name: (value if name == "step" else value[m]).clone()
+            for name, value in parts.items()
+        }
+        for weight, parts in stacked["state"].items()
+    }
+    return {**stacked, "state": found}

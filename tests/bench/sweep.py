@@ -1,7 +1,7 @@
-"""A sweep of three λ beside one run: its time, and the features that it holds in memory."""
+"""A sweep of three λ beside one run, in turn and as a stack: the time, and the memory it takes."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +10,15 @@ from attnact.feature_writer import Listing, ShardWriter, write_index
 from attnact.features import CUBE, FeatureCache, VideoRow, shard_path
 from attnact.progress import be_quiet
 from attnact.train.config import TrainConfig
-from attnact.train.grid import train_grid
+from attnact.train.lockstep import stacks
+from attnact.train.loop import train, train_together
+from attnact.train.runs import Run, create_run
 from attnact.train.store import bytes_of, open_store
 from attnact.train.sweep import sweep_rows
 from attnact.vocabulary import Split
 from tests.bench.measuring import DEVICE, Row, figure, in_turn, ratio
 
-VIDEOS, FRAMES = 16, 60
+VIDEOS, FRAMES, PENALTIES = 16, 60, (0.0, 1.0, 10.0)
 
 
 def rows(quick: bool) -> Iterator[Row]:
@@ -29,21 +31,36 @@ def rows(quick: bool) -> Iterator[Row]:
         config = TrainConfig(
             fold="1", validation=0.0, epochs=1, batch_size=32, train_stride=4 if quick else 1
         )
-        places = (Path(folder, f"grid{i}") for i in range(1000))
+        places = (Path(folder, f"run{i}") for i in range(1000))
 
-        def grid(penalties: list[float]) -> None:
-            made = sweep_rows(config, penalties)
-            train_grid(next(places), cache, store, made, [0], ["1"], lambda line: None)
+        def begin(penalties: Sequence[float]) -> list[Run]:
+            made = sweep_rows(config, penalties).values()
+            return [create_run(next(places), it, cache) for it in made]
 
-        one, three = in_turn([lambda: grid([0.0]), lambda: grid([0.0, 1.0, 10.0])], 3)
+        def alone() -> None:
+            train(*begin([0.0]), cache, store)
+
+        def in_a_row() -> None:
+            for run in begin(PENALTIES):
+                train(run, cache, store)
+
+        def stacked() -> None:
+            for _, outcome in train_together(begin(PENALTIES), cache, store):
+                assert not isinstance(outcome, Exception), outcome
+
+        one, *others = in_turn([alone, in_a_row, stacked], 3)
         held = bytes_of(cache, videos) / 2**20
-        yield Row(
-            "a sweep of three λ, 3×512, trained and scored",
-            figure(three).text("s", digits=1),
-            f"{figure(one).text('s', digits=1)} for one λ; {ratio(three, one).text('×', digits=2)}",
-            "3 ×, where arithmetic binds",
-            f"{held:,.0f} MiB of features in memory, as for one",
-        )
+        chosen = ("one after the other", "as a stack")[stacks(DEVICE)]
+        for how, three in zip(("one after the other", "as a stack"), others, strict=True):
+            yield Row(
+                f"three λ, 3×512, trained and scored {how}",
+                figure(three).text("s", digits=1),
+                f"{figure(one).text('s', digits=1)} for one λ; "
+                f"{ratio(three, one).text('×', digits=2)}",
+                "3 ×, where arithmetic binds",
+                f"{held:,.0f} MiB of features in memory, as for one"
+                + "; what a sweep does here" * (how == chosen),
+            )
 
 
 def make(folder: Path) -> FeatureCache:
