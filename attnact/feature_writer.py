@@ -99,7 +99,7 @@ class ShardWriter:
                 f"{self.path}: features overflow {cubes.dtype}; are the weights right?"
             )
         if self._scales is not None and (cubes < 0).any():
-            raise CacheError(f"{self.path}: features below zero, which uint8 has no place for")
+            raise CacheError(f"{self.path}: features below zero; uint8 has none, float16 has")
         stored = Stored(cubes, None) if self._scales is None else to_uint8(cubes)
         in_file = np.ascontiguousarray(np.moveaxis(stored.cubes, -1, 1))
         self._checksum = zlib.crc32(in_file.data, self._checksum)
