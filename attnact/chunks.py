@@ -43,7 +43,11 @@ class Chunks:
         self._places = {chunk.chunk_offset[0] // self.frames: chunk for chunk in found}
         skipped = any(chunk.filter_mask for chunk in found)  # HDF5 may leave a filter out
         self._unpack = None if skipped else UNPACK.get(filters)
-        self.direct = self._unpack is not None
+        # Uncompressed chunks are views of the file in memory.
+        plain = not skipped and not filters
+        mapped = np.memmap(dataset.file.filename, np.uint8, "r") if plain else None
+        self._map = None if mapped is None else mapped.view(np.ndarray)
+        self.direct = plain or self._unpack is not None
 
     def read(self, chunk: int, frames: Ints, out: Array, rows: Ints) -> None:
         """Puts these frames of a chunk, counted from its first, into these rows of `out`.
@@ -52,6 +56,11 @@ class Chunks:
             KeyError, OSError, ValueError: the chunk is missing or does not decompress.
         """
         there, here = _as_slice(rows), _as_slice(frames)
+        if self._map is not None:
+            place = self._places[chunk]
+            raw = self._map[place.byte_offset : place.byte_offset + place.size]
+            out[there] = raw.view(out.dtype).reshape(self._shape)[here]
+            return
         if isinstance(there, slice) and len(rows) == self.frames and isinstance(here, slice):
             self._fill(chunk, out[there])
             return
@@ -105,10 +114,6 @@ def _as_slice(ascending: Ints) -> slice | Ints:
     return slice(first, last + 1) if run else ascending
 
 
-def _plain(file: int, offset: int, size: int, out: memoryview) -> int:
-    return os.preadv(file, [out], offset)
-
-
 def _gunzip(file: int, offset: int, size: int, out: memoryview) -> int:
     try:
         content = zlib.decompress(os.pread(file, size, offset), bufsize=len(out))
@@ -131,7 +136,6 @@ def _unzstd(file: int, offset: int, size: int, out: memoryview) -> int:
 
 # (open file, where the chunk begins, its bytes, what to fill) → bytes filled
 UNPACK: dict[tuple[int, ...], Callable[[int, int, int, memoryview], int]] = {
-    (): _plain,
     (GZIP,): _gunzip,
     (ZSTD,): _unzstd,
 }
