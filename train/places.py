@@ -84,6 +84,8 @@ class MemoryStore:
         out = _make(shape, cubes.dtype, self.kept, room, pinned)
         # As rows of eight bytes a number: for any other type torch gathers several times slower.
         torch.index_select(_in_rows(cubes), 0, index, out=_in_rows(out))
+        if scales is not None and scales.device.type == "cpu":  # too few for torch's threads
+            return _of_clips(out, torch.from_numpy(scales.numpy()[positions.ravel()]))
         return _of_clips(out, None if scales is None else scales.index_select(0, index))
 
 
