@@ -2,8 +2,8 @@
 
 A feature x of a location whose largest feature is s is kept as q = round(255 √(x / s)), and comes
 back as s (q / 255)². Most features are small beside the largest of their location, and the root
-keeps its finest steps for them. Of real features a frame is off by 0.37 %, the worst by 0.46 %; even
-steps leave the worst at 0.53 %, and one scale for a whole frame at 0.58 %.
+keeps its finest steps for them. A frame of real features is off by 0.37 %, the worst of 8,000 by
+0.46 %; with even steps by 0.45 %, with one scale for a whole frame by 0.5 %.
 """
 
 from typing import Any, NamedTuple
