@@ -8,6 +8,8 @@ BackboneName = Literal["googlenet", "bvlc_googlenet"]
 Resize = Literal["squash", "crop"]
 Decoder = Literal["pyav", "decord"]
 Compression = Literal["zstd", "lz4", "gzip", "none"]
+Runtime = Literal["auto", "torch", "openvino"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 Recipe = Literal["paper", "released"]
 ModelKind = Literal["attention", "average", "max", "softmax"]

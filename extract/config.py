@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from attnact.vocabulary import BackboneName, Compression, Decoder, Resize
+from attnact.vocabulary import BackboneName, Compression, Decoder, Precision, Resize, Runtime
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class ExtractConfig:
     resize: Annotated[Resize, "To 224×224, or to 256×256 and its centre 224×224."] = "squash"
     decoder: Annotated[Decoder, "decord is used only for files that it reads right."] = "pyav"
     compression: Annotated[Compression, "Of the cache; `none` and `gzip` need no plugin."] = "zstd"
+    runtime: Annotated[Runtime, "What runs the network; `auto` is the fastest installed."] = "auto"
+    precision: Annotated[Precision, "`auto` is the fastest that keeps the features right."] = "auto"
     device: Annotated[str | None, "As torch names it; the GPU if there is one."] = None
     decoders: Annotated[int | None, "Decoder processes; as many as the network can use."] = None
     time_limit: Annotated[float, "Seconds without a frame until a file is given up."] = 60.0

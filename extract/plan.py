@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attnact.errors import CacheError
 from attnact.features import shard_path
-from attnact.vocabulary import BackboneName, Compression, Decoder, Resize
+from attnact.vocabulary import BackboneName, Compression, Decoder, Precision, Resize, Runtime
 
 # A shard is what a kill may cost: about a minute of a two-core CPU, a second of a large GPU.
 SHARD_FRAMES = 2048
@@ -33,6 +33,8 @@ class Settings:
     resize: Resize
     decoder: Decoder
     compression: Compression
+    runtime: Runtime = "torch"  # as in every plan from before there was a choice
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True)

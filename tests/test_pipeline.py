@@ -40,6 +40,10 @@ class StandIn:
 
     name, weights, digest, is_random = "googlenet", "stand-in", "0123", False
     device = torch.device("cpu")
+    runtime, precision = "torch", "float32"
+
+    def start(self, frames: Tensor) -> Callable[[], Tensor]:
+        return self(frames).half
 
     def __call__(self, frames: Tensor) -> Tensor:
         cubes = torch.zeros(len(frames), 7, 7, 1024)
@@ -346,7 +350,7 @@ def test_random_weights_are_kept_and_marked(root, tmp_path, monkeypatch):
     assert cache.provenance["weights"] == text
     with h5py.File(shard_path(path, 0)) as file:
         assert file["features"][()].any()
-    monkeypatch.setattr(pipeline, "_calibration_frames", None)  # not again
+    monkeypatch.setattr(pipeline, "_some_frames", None)  # not again
     again = begin(dataset, path, weights="random").backbone
     assert again.digest == extraction.backbone.digest
     assert (again.weights, again.is_random) == (text, True)

@@ -18,6 +18,8 @@ PROVENANCE = {
     "weights_are_random": "false",
 }
 
+HOW = (None, 0, "torch", "float32")  # as in caches from before there was a choice
+
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
@@ -42,8 +44,8 @@ def test_weights_lie_where_they_lay(loaded, tmp_path: Path) -> None:
     recorded_backbone(provenance, cache, None, "cpu")
     recorded_backbone(provenance, cache, Path("elsewhere.pth"), "cpu")
     assert loaded == [
-        ("googlenet", file, "cpu"),
-        ("googlenet", Path("elsewhere.pth"), "cpu"),
+        ("googlenet", file, "cpu", *HOW),
+        ("googlenet", Path("elsewhere.pth"), "cpu", *HOW),
     ]
 
 
@@ -55,12 +57,12 @@ def test_random_weights_lie_beside_the_cache(loaded, tmp_path: Path) -> None:
     random_weights_path(cache).parent.mkdir()
     random_weights_path(cache).touch()
     recorded_backbone(provenance, cache, None, "cpu")
-    assert loaded == [("googlenet", random_weights_path(cache), "cpu")]
+    assert loaded == [("googlenet", random_weights_path(cache), "cpu", *HOW)]
 
 
 def test_published_weights_are_fetched(loaded, tmp_path: Path) -> None:
     recorded_backbone({**PROVENANCE, "weights": "IMAGENET1K_V1"}, tmp_path / "a.h5", None, "cpu")
-    assert loaded == [("googlenet", None, "cpu")]
+    assert loaded == [("googlenet", None, "cpu", *HOW)]
 
 
 def test_what_is_not_recorded_or_not_the_same_is_refused(loaded, tmp_path: Path) -> None:
