@@ -83,7 +83,8 @@ def multiplies_bfloat16() -> bool:
 
 def _converted(network: nn.Module, size: int) -> openvino.Model:
     # Not with `openvino.convert_model`, which does the same and tells its makers that it was used.
-    example = torch.zeros(1, FRAME_SIDE, FRAME_SIDE, 3, dtype=torch.uint8)
+    # What is traced holds for any size; a small one is quick.
+    example = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # torch no longer likes to trace, and its tracing warns
         trace: Any = torch.jit.trace
