@@ -158,6 +158,8 @@ def test_provenance(dataset, tmp_path):
         "resize": "squash",
         "decoder": "pyav",
         "compression": "zstd",
+        "runtime": "torch",
+        "precision": "float32",
         "dtype": "float16",
         "device": "cpu",
         "date": "2020-01-01T00:00:00+00:00",
@@ -308,6 +310,57 @@ def test_other_settings_or_videos_are_refused(dataset, tmp_path):
         extract(late, ignore)
     with pytest.raises(CacheError, match=r"begun with other videos \(1 gone, 0 new"):
         begin(make_dataset(dataset.root, list(CLIPS)[1:]), cache)
+
+
+def record_loads(monkeypatch: pytest.MonkeyPatch, off: float = 0) -> list[tuple]:
+    """What is loaded, as (runtime, precision); bfloat16 is so far off what it should be."""
+    loads: list[tuple] = []
+
+    class Rounded(StandIn):
+        def __init__(self, runtime: str, precision: str) -> None:
+            self.runtime = "openvino" if runtime == "auto" else runtime
+            self.precision = "bfloat16" if precision == "auto" else precision
+
+        def __call__(self, frames: Tensor) -> Tensor:
+            cubes = super().__call__(frames)
+            cubes[..., 3] += off * cubes.norm() if self.precision == "bfloat16" else 0
+            return cubes
+
+    def load(*arguments: object) -> Rounded:
+        loads.append(arguments[-2:])
+        return Rounded(*arguments[-2:])
+
+    monkeypatch.setattr(pipeline, "load_backbone", load)
+    return loads
+
+
+def test_auto_keeps_a_precision_that_keeps_the_features_right(dataset, tmp_path, monkeypatch):
+    loads = record_loads(monkeypatch)
+    extraction = begin(dataset, tmp_path / "small.h5")
+    assert loads == [("auto", "auto"), ("auto", "float32")]
+    assert "by openvino in bfloat16 on cpu" in describe(extraction)
+    made = extract(extraction, ignore).provenance
+    assert (made["runtime"], made["precision"]) == ("openvino", "bfloat16")
+
+
+def test_auto_falls_back_on_float32_and_an_asked_for_precision_stays(
+    dataset, tmp_path, monkeypatch
+):
+    record_loads(monkeypatch, off=1)
+    assert begin(dataset, tmp_path / "a.h5").backbone.precision == "float32"
+    asked = begin(dataset, tmp_path / "b.h5", precision="bfloat16")
+    assert asked.backbone.precision == "bfloat16"
+
+
+def test_a_cache_goes_on_with_what_auto_stood_for(dataset, tmp_path, monkeypatch):
+    cache = tmp_path / "small.h5"
+    with pytest.raises(KeyboardInterrupt):  # the stand-in runs with torch in float32
+        extract(begin(dataset, cache), stop_after(1, interrupt))
+    loads = record_loads(monkeypatch)
+    begin(dataset, cache)
+    assert loads == [("torch", "float32")]
+    with pytest.raises(CacheError, match="begun with runtime torch, now asked for openvino"):
+        begin(dataset, cache, runtime="openvino")
 
 
 @pytest.mark.parametrize("call", range(1, 7))
