@@ -6,7 +6,7 @@ READY := .venv/.ready
 DOCS_READY := .venv/.docs-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo features train sweep check lint types test bench docs clean
+.PHONY: help install demo features train sweep check lint types test browser bench docs clean
 
 help:  ## Show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -43,8 +43,11 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-test: $(READY)  ## Run the tests
+test: $(READY) browser  ## Run the tests
 	$(BIN)/python -m pytest
+
+browser:  ## Install Debian's chromium, which the report's tests need, as root
+	@tests/browser.sh
 
 bench: $(READY)  ## Measure the speed, and how far it is from this machine's limits
 	$(BIN)/python -m tests.bench

@@ -1,6 +1,6 @@
 """Where a run looks in a video, drawn over its frames: a strip, a movie, a GIF."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from os.path import commonpath
@@ -14,10 +14,10 @@ from attnact.extract.datasets.disk import videos_meant
 from attnact.extract.video import Frame, read_frames, seen_part
 from attnact.features import FeatureCache
 from attnact.motion import resize_of
+from attnact.provenance import RANDOM_WEIGHTS
 from attnact.recognise import Recogniser
 from attnact.train import movie, plots
-from attnact.train.clips import Ints, scored_cut
-from attnact.train.config import CLIP_FRAMES
+from attnact.train.clips import Ints
 from attnact.train.loop import fold_videos
 from attnact.train.scored import Attention, ScoredClip
 from attnact.vocabulary import Split
@@ -83,6 +83,8 @@ def draw_attention(
 ) -> list[Path]:
     """Draws a video into `out`; gives the files.
 
+    A file that is in no cache is decoded twice: for its clips, then for its frames.
+
     `<video>.png` is a strip of frames from the clip in the middle, each over the same frame as the
     model saw it. `<video>.mp4`, where PyAV can write it, is the whole video; a frame that stands in
     several clips has the mean of their maps, one in none those of the last before it.
@@ -94,8 +96,9 @@ def draw_attention(
         WeightsError: its features cannot be made.
     """
     out.mkdir(parents=True, exist_ok=True)
-    attention = recogniser.sum_up_attention(_clips(recogniser, video))
-    clip = _middle_clip(recogniser, video, attention)
+    middle = Middle()
+    attention = recogniser.sum_up_attention(middle.of(_clips(recogniser, video)))
+    clip = middle.clip
     assert clip.maps is not None
     title = _title(recogniser, video, attention)
     shown = np.argsort(-attention.prediction.scores, kind="stable")[:SCORES]
@@ -125,19 +128,41 @@ def draw_attention(
     return [png, *([mp4] if add else []), *([animation] if gif else [])]
 
 
-def _clips(recogniser: Recogniser, video: Video, first: int | None = None) -> Iterator[ScoredClip]:
-    """The clips of the video, or the one that starts at a frame; see `Recogniser`."""
+class Middle:
+    """The middle one of the clips that go by, however many: off by a 64th of the video at most.
+
+    Only so many are kept, as evenly as they go by: when there are more, every second one goes.
+    """
+
+    KEPT = 64
+
+    def __init__(self) -> None:
+        self._kept: list[ScoredClip] = []
+        self._count, self._every = 0, 1
+
+    def of(self, clips: Iterable[ScoredClip]) -> Iterator[ScoredClip]:
+        """The same clips, looked at as they go by."""
+        for clip in clips:
+            if self._count % self._every == 0:
+                self._kept.append(clip)
+            if len(self._kept) > self.KEPT:
+                self._kept, self._every = self._kept[::2], 2 * self._every
+            self._count += 1
+            yield clip
+
+    @property
+    def clip(self) -> ScoredClip:
+        """The kept one that is nearest to the middle."""
+        return self._kept[round((self._count - 1) / 2 / self._every)]
+
+
+def _clips(recogniser: Recogniser, video: Video) -> Iterator[ScoredClip]:
+    """The clips of the video; see `Recogniser`."""
     if video.cache is not None:
-        yield from recogniser.scored_clips_in(video.cache, video.position, first)
+        yield from recogniser.scored_clips_in(video.cache, video.position)
         return
-    with closing(recogniser.scored_clips([video.source], first)) as videos:
+    with closing(recogniser.scored_clips([video.source])) as videos:
         yield from next(videos)
-
-
-def _middle_clip(recogniser: Recogniser, video: Video, attention: Attention) -> ScoredClip:
-    config, last = recogniser.run.config, int(attention.positions[-1])
-    spread = (CLIP_FRAMES - 1) * scored_cut(attention.frame_rate, config).step
-    return next(_clips(recogniser, video, (max(0, last - spread) + 1) // 2))
 
 
 def _frames(recogniser: Recogniser, video: Video) -> Iterator[Frame]:
@@ -171,7 +196,7 @@ def _title(recogniser: Recogniser, video: Video, attention: Attention) -> str:
     ((guess, score),) = attention.prediction.top()
     title = f"{video.name}: {label}taken for {guess} ({100 * score:.0f} %)"
     if recogniser.features["weights_are_random"] == "true":
-        title += " (features of random weights)"
+        title += f" ({RANDOM_WEIGHTS})"
     return title
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from attnact import __version__
-from attnact.cli_options import FilePath
+from attnact.cli_options import FilePath, InOrder
 from attnact.commands import (
     caches,
     experiments,
@@ -30,7 +30,7 @@ from attnact.progress import be_quiet
 FAILED, INTERRUPTED = 1, 130
 
 
-class Messages(click.Group):
+class Messages(InOrder):
     """Turns errors into one line on stderr and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -46,13 +46,10 @@ class Messages(click.Group):
             if ctx.params["verbose"]:
                 traceback.print_exc()
             raise click.UsageError(str(error)) from error
-        except KeyboardInterrupt:
-            self._say("interrupted; nothing that was finished is lost")
+        except KeyboardInterrupt as error:
+            how = str(error) or "type the same command again"
+            self._say(f"interrupted; nothing that was finished is lost. To go on: {how}")
             ctx.exit(INTERRUPTED)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which they are used."""
-        return list(self.commands)
 
     @staticmethod
     def _say(line: str) -> None:

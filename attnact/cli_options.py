@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 
 import click
 
+from attnact.vocabulary import PLACES
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -25,6 +27,25 @@ Value = TypeVar("Value")
 FilePath = click.Path(path_type=Path)
 
 SHORT = {"attention_penalty": "--lambda"}  # what the paper calls it
+
+# What several commands ask for, in the same words.
+DEVICE = "As torch names it.  [default: the GPU if there is one]"
+device_option = click.option("--device", help=DEVICE)
+features_in_option = click.option(
+    "--features-in",
+    type=click.Choice(PLACES),
+    default="auto",
+    show_default=True,
+    help="Memory of the GPU, of the host, or none; `auto` takes the fastest with room.",
+)
+
+
+class InOrder(click.Group):
+    """A group that lists its commands in the order in which they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """As they were added."""
+        return list(self.commands)
 
 
 def options_of(config: type, without: Sequence[str] = ()) -> Callable[[Command], Command]:

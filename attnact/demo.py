@@ -48,7 +48,10 @@ def run_demo(folder: Path) -> None:
         _whole_way()
     finally:
         os.chdir(before)
-    click.echo(f"\nAll of it is in {folder}: the videos, the cache, the runs, the pictures.")
+    click.echo(
+        f"\nAll of it is in {folder}: the videos, the cache, the runs, the pictures. "
+        f"To begin with, open {folder / 'report.html'} in a browser."
+    )
 
 
 def _whole_way() -> None:
@@ -68,6 +71,7 @@ def _whole_way() -> None:
     _attnact("evaluate", str(run))
     _attnact("sweep-lambda", *options)
     _attnact("visualize", str(run))
+    _attnact("report", str(run.parent))
     accuracy = open_run(run).summary()["value"]
     if accuracy < FAR_ABOVE_CHANCE:
         raise RunError(
@@ -77,12 +81,14 @@ def _whole_way() -> None:
 
 
 def _attnact(*arguments: str) -> None:
-    """Shows the command, and runs it."""
+    """Shows the command, and runs it. What fails or is interrupted ends the demo, as it ends."""
     from attnact.cli import main
 
     click.secho("\n$ attnact " + " ".join(arguments), bold=True)
     quiet = ["--quiet"] if is_quiet() else []
-    main.main([*quiet, *arguments], prog_name="attnact", standalone_mode=False)
+    code = main.main([*quiet, *arguments], prog_name="attnact", standalone_mode=False)
+    if code:  # the command has said why
+        raise click.exceptions.Exit(code)
 
 
 def _weights(cache: Path) -> list[str]:

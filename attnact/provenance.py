@@ -3,10 +3,13 @@
 import os
 import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 
 from attnact import __version__
+
+RANDOM_WEIGHTS = "features of random weights"  # what titles and tables then say
 
 
 def now() -> str:
@@ -23,3 +26,12 @@ def command() -> str:
 def versions(*packages: str) -> dict[str, str]:
     """Of attnact and of these packages."""
     return {"attnact": __version__, **{name: version(name) for name in packages}}
+
+
+def marked(header: Sequence[object], random_weights: bool) -> list[object]:
+    """The header of a CSV, whose first name says so where the features are of random weights.
+
+    A line or a column of its own would be in the way of whatever reads the file.
+    """
+    first, *others = header
+    return [f"{first} ({RANDOM_WEIGHTS})" if random_weights else first, *others]

@@ -6,7 +6,6 @@ through the model as they come, so that a long video takes no more memory than a
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from attnact.train.scored import Attention, Prediction, ScoredClip
 from attnact.train.stream import Block, cached_blocks, needed, stream_clips
 from attnact.vocabulary import Decoder
 
-NEVER = 2**40  # frames to the next clip where one is wanted
 TIME_LIMIT = 60.0  # seconds without a frame after which a file is given up
 
 
@@ -93,29 +91,24 @@ class Recogniser:
         with closing(self.scored_clips([Path(video)])) as videos:
             return self.sum_up_attention(next(videos))
 
-    def scored_clips(
-        self, videos: Sequence[Path], first: int | None = None
-    ) -> Generator[Iterator[ScoredClip], None, None]:
+    def scored_clips(self, videos: Sequence[Path]) -> Generator[Iterator[ScoredClip], None, None]:
         """The clips of each video, as they are scored; a bad video raises VideoError at its end.
 
         They are to be read before the next video is asked for.
 
         Args:
             videos: the files, read one after the other.
-            first: the frame where the one clip starts that is wanted of each; None for all clips.
         """
         backbone = self.backbone  # before a process is started in vain
         decoder: Decoder = "decord" if self.features.get("decoder") == "decord" else "pyav"
         with closing(read_videos(videos, decoder, resize_of(self.features), TIME_LIMIT)) as read:
             for video, (header, events) in zip(videos, read, strict=True):
-                yield self._scored(video, header, events, backbone, first)
+                yield self._scored(video, header, events, backbone)
 
-    def scored_clips_in(
-        self, cache: FeatureCache, video: int, first: int | None = None
-    ) -> Iterator[ScoredClip]:
+    def scored_clips_in(self, cache: FeatureCache, video: int) -> Iterator[ScoredClip]:
         """The same of a video of the run's cache, from the features there."""
         rate = cache.rows[video].frame_rate
-        cut = self._cut(rate, first)
+        cut = scored_cut(rate, self.run.config)
         return self._score(cached_blocks(cache, video, cut), cut, rate)
 
     def sum_up(self, clips: Iterable[ScoredClip]) -> Prediction:
@@ -150,28 +143,19 @@ class Recogniser:
         maps, scores = np.split(rows[:, :-1] / rows[:, -1:], [-len(self.classes)], axis=1)
         return Attention(np.array(positions), rate, maps, scores, prediction)
 
-    def _cut(self, rate: float, first: int | None) -> Cut:
-        cut = scored_cut(rate, self.run.config)
-        return cut if first is None else replace(cut, first=first, stride=NEVER)
-
     def _scored(
         self,
         video: Path,
         header: VideoInfo | Failed,
         events: Iterator[Event],
         backbone: Backbone,
-        first: int | None,
     ) -> Iterator[ScoredClip]:
         if isinstance(header, Failed):
             raise VideoError(header.reason)
-        cut = self._cut(header.frame_rate, first)
+        cut = scored_cut(header.frame_rate, self.run.config)
         with progress(video.name, header.declared_frames, "frames") as advance:
-            for clip in self._score(
-                _blocks(events, backbone, cut, advance), cut, header.frame_rate
-            ):
-                yield clip
-                if first is not None:
-                    return
+            blocks = _blocks(events, backbone, cut, advance)
+            yield from self._score(blocks, cut, header.frame_rate)
 
     def _score(self, blocks: Iterator[Block], cut: Cut, rate: float) -> Iterator[ScoredClip]:
         """Scores the clips of a video, a few at a time."""

@@ -65,7 +65,7 @@ def write_study(
         how_stable_is_it(out, seen, motion, cache),
     ]
     for answer in answers:
-        write_csv(out / f"{answer.file}.csv", answer.table)
+        write_csv(out / f"{answer.file}.csv", answer.table, cache.random_weights)
     sure = how_sure(found, cache, folds)
     page = _page(answers, f"{context(cache, config, folds)} {sure}")
     write_text(out / "study.md", page)

@@ -16,12 +16,14 @@ class ExtractConfig:
     backbone: Annotated[BackboneName, "torchvision's GoogLeNet, or Caffe's as in the paper."] = (
         "googlenet"
     )
-    weights: Annotated[str | None, "A file of weights, or `random` to try things out."] = None
+    weights: Annotated[
+        str | None, "A file, or `random` to try things out.  [default: those published]"
+    ] = None
     resize: Annotated[Resize, "To 224×224, or to 256×256 and its centre 224×224."] = "squash"
     decoder: Annotated[Decoder, "decord is used only for files that it reads right."] = "pyav"
     compression: Annotated[Compression, "Of the cache; `none` and `gzip` need no plugin."] = "zstd"
     runtime: Annotated[Runtime, "What runs the network; `auto` is the fastest installed."] = "auto"
     precision: Annotated[Precision, "`auto` is the fastest that keeps the features right."] = "auto"
-    device: Annotated[str | None, "As torch names it; the GPU if there is one."] = None
-    decoders: Annotated[int | None, "Decoder processes; as many as the network can use."] = None
+    device: Annotated[str | None, "As torch names it.  [default: the GPU if there is one]"] = None
+    decoders: Annotated[int | None, "Processes.  [default: as many as the network can use]"] = None
     time_limit: Annotated[float, "Seconds without a frame until a file is given up."] = 60.0

@@ -29,6 +29,10 @@ Frame = npt.NDArray[np.uint8]  # (height, width, 3), RGB
 # Sound files differ by a frame or two: encoders count the delay of their B-frames.
 WHOLE = 0.9
 
+# Frames a second. A header that says less or more is wrong of almost every file, and what is made
+# of it (the step from frame to frame, a movie's speed) would be absurd.
+SLOWEST, FASTEST = 1, 500
+
 
 @dataclass(frozen=True)
 class VideoInfo:
@@ -36,7 +40,7 @@ class VideoInfo:
 
     width: int
     height: int
-    frame_rate: float  # frames a second, averaged over the file; 0 where the header has none
+    frame_rate: float  # averaged over the file; 0 where the header has none that can be
     declared_frames: int  # 0 where the header has neither a count nor a duration
 
 
@@ -47,7 +51,7 @@ def probe(path: Path) -> VideoInfo:
         VideoError: the file has no video that can be opened.
     """
     with _opened(path) as (container, stream):
-        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        rate = _told_rate(stream)
         if stream.duration and stream.time_base:
             seconds = float(stream.duration * stream.time_base)
         else:
@@ -55,7 +59,8 @@ def probe(path: Path) -> VideoInfo:
         # The duration knows of edit lists, which hide frames that the count still counts. AVI has
         # none, and FFmpeg shortens the duration of a truncated one, so there the count is asked.
         declared = stream.frames if "avi" in container.format.name else round(seconds * rate)
-        return VideoInfo(stream.width, stream.height, rate, declared or stream.frames)
+        known = rate if SLOWEST <= rate <= FASTEST else 0.0
+        return VideoInfo(stream.width, stream.height, known, declared or stream.frames)
 
 
 def read_frames(path: Path, decoder: Decoder = "pyav") -> Iterator[Frame]:
@@ -132,13 +137,18 @@ def _frames_due(path: Path, declared: int) -> int:
     Where the frame rate varies, AVI counts the pauses as well, and other headers tell how long the
     video is, not how many frames it has. So if the packets reach the end, they are the count.
     """
-    info = probe(path)
     with _opened(path) as (container, stream):
+        rate = _told_rate(stream)
         packets = [packet for packet in _packets(container, stream) if packet.size]
         ticks = [packet.dts if packet.pts is None else packet.pts for packet in packets]
         last = max((tick for tick in ticks if tick is not None), default=0)
         seconds = float((last - (stream.start_time or 0)) * stream.time_base)
-    return len(packets) if seconds * info.frame_rate >= WHOLE * declared else declared
+    return len(packets) if seconds * rate >= WHOLE * declared else declared
+
+
+def _told_rate(stream: Any) -> float:
+    """Frames a second as the header has it, 0 for none."""
+    return float(stream.average_rate or stream.guessed_rate or 0)
 
 
 @contextmanager

@@ -71,6 +71,40 @@ def test_frames_and_maps_belong_together(run, tmp_path, strips):
     assert "random weights" in title
 
 
+def test_the_middle_of_however_many_clips():
+    """Of few the middle one; of many one that is near it, with few held."""
+    for count in (1, 2, 3, 4, 63, 64, 65, 66, 127, 130, 1000, 5001):
+        middle = attend.Middle()
+        for number in middle.of(range(count)):
+            assert number in range(count)
+            assert len(middle._kept) <= middle.KEPT
+        assert abs(middle.clip - (count - 1) / 2) <= max(0.5, count / 64)
+
+
+def test_a_file_in_no_cache_is_decoded_twice(run, tmp_path, make_clip, strips, monkeypatch):
+    """Its pictures are those of the same video in the cache, but for the name."""
+    opened = []
+
+    def clips(recogniser, videos):
+        opened.append("clips")
+        yield recogniser.scored_clips_in(FeatureCache(tmp_path / "small.h5"), 1)
+
+    def frames(path):
+        opened.append("frames")
+        return read_frames(path)
+
+    monkeypatch.setattr(Recogniser, "scored_clips", clips)
+    monkeypatch.setattr(attend, "read_frames", frames)
+    monkeypatch.setattr(attend.movie, "can_write_mp4", lambda: False)
+    make_clip(tmp_path / "other.avi", frames=33, seed=1)
+    draw(run, str(tmp_path / "other.avi"), tmp_path / "pictures")
+    assert opened == ["clips", "frames"]
+    draw(run, "jump/1.avi", tmp_path / "pictures")
+    other, cached = strips
+    assert (other[2] == cached[2]).all()
+    assert other[3] == cached[3]
+
+
 def test_only_what_the_backbone_saw_is_drawn(run, tmp_path, strips, monkeypatch):
     """Of frames that were cropped the maps cover the centre, 7/8 of the height and the width."""
     monkeypatch.setattr(attend, "resize_of", lambda provenance: "crop")

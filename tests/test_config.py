@@ -7,9 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from attnact.errors import RunError
-from attnact.train.config import CLIP_FRAMES, TrainConfig, resolve
+from attnact.model import ModelConfig, build_model
+from attnact.train.config import CLIP_FRAMES, TrainConfig, resolve, unread
 
 CACHE: Any = SimpleNamespace(name="ucf11", path=Path("x.h5"), folds={"groups": [], "loo1": []})
 
@@ -63,6 +65,39 @@ def test_no_penalty_without_attention(model: str) -> None:
     assert resolve({"model": model}, CACHE).attention_penalty == 0
     with pytest.raises(ValueError, match="attention_penalty must be 0"):
         resolve({"model": model, "attention_penalty": 1.0}, CACHE)
+
+
+@pytest.mark.parametrize(
+    ("choices", "names"),
+    [
+        ({"attention": "context", "attention_layers": 2, "hidden_size": 8}, []),
+        ({"attention_layers": 2}, ["attention_layers"]),
+        ({"model": "max", "attention": "context", "lstm_layers": 1}, ["attention"]),
+        ({"model": "softmax", "lstm_layers": 1, "epochs": 2}, ["lstm_layers"]),
+        ({"model": "softmax", "attention": "location", "hidden_size": 512}, []),
+        ({"model": "average", "recipe": "released"}, []),
+    ],
+)
+def test_what_a_model_does_not_read(choices: dict[str, Any], names: list[str]) -> None:
+    """Of what was chosen; the defaults that the config of a run spells out are no choices."""
+    assert unread(choices, resolve(choices, CACHE)) == names
+
+
+@pytest.mark.parametrize("kind", ["average", "max", "softmax"])
+@pytest.mark.parametrize("name", ["attention", "attention_layers", "lstm_layers", "dropout_form"])
+def test_a_model_is_the_same_whatever_it_does_not_read(kind: str, name: str) -> None:
+    """Held against the model itself: its parameters and what it computes."""
+    usual: dict[str, Any] = {"classes": 2, "kind": kind, "hidden_size": 4, "channels": 3}
+    other = {"attention": "context", "attention_layers": 2, "lstm_layers": 1}
+    other["dropout_form"] = "released"
+    X, mask = torch.rand(2, 3, 49, 3), torch.ones(2, 3)
+    scores = []
+    for choice in ({}, {name: other[name]}):
+        torch.manual_seed(0)
+        model = build_model(ModelConfig(**usual, **choice))
+        scores.append(model(X, mask)[0])
+    config = resolve({"model": kind}, CACHE)
+    assert torch.equal(*scores) == bool(unread({name: other[name]}, config))
 
 
 @pytest.mark.parametrize(

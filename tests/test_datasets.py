@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from attnact.errors import DatasetError
 from attnact.extract.datasets import DATASETS, load_dataset
 from attnact.extract.datasets.base import Video, straddling_groups
-from attnact.extract.datasets.disk import some, videos_meant
+from attnact.extract.datasets.disk import incomplete, some, videos_meant
 from attnact.vocabulary import Split
 
 
@@ -27,6 +28,18 @@ def test_every_archive_can_be_fetched_and_checked() -> None:
             if archive.checksum is not None:
                 algorithm, _, digest = archive.checksum.partition(":")
                 assert len(digest) == {"sha256": 64, "md5": 32}[algorithm]
+
+
+def test_only_what_can_be_downloaded_is_advised(tmp_path: Path) -> None:
+    ucf11 = DATASETS["ucf11"]
+    page, layout = f"from {ucf11.homepage}", f"so that it lies as {ucf11.layout}"
+    for info, how in (
+        (ucf11, f"get it with 'attnact download ucf11' or {page}, and unpack"),
+        (replace(ucf11, archives=()), f"get it {page}, and unpack"),
+        (replace(ucf11, archives=(), homepage=""), "unpack"),
+    ):
+        told = f"UCF-11 in {tmp_path}: no clips; {how} every archive {layout}"
+        assert str(incomplete(info, tmp_path, "no clips")) == told
 
 
 def test_folds_and_seed_reach_the_folder(tmp_path: Path) -> None:

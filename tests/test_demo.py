@@ -4,10 +4,12 @@ import csv
 import json
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from attnact import demo
+from attnact import cli, demo
 from attnact.demo import COLOURS, draw_clip, draw_videos
 from attnact.errors import RunError
 from attnact.extract.datasets import load_dataset
@@ -79,4 +81,22 @@ def test_a_demo_that_learns_nothing_fails(accuracy, tmp_path, monkeypatch):
         with pytest.raises(RunError, match=r"accuracy 0\.30 is too near chance"):
             demo.run_demo(tmp_path / "demo")
     assert Path.cwd() == before
-    assert commands == ["features", "train", "evaluate", "sweep-lambda", "visualize"]
+    assert commands == ["features", "train", "evaluate", "sweep-lambda", "visualize", "report"]
+
+
+@pytest.mark.parametrize("code", [1, 130])
+def test_a_command_that_fails_or_is_interrupted_ends_the_demo(code, tmp_path, monkeypatch):
+    """With its own exit code; nothing is tried on what it left undone."""
+
+    @click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+    @click.pass_context
+    def features(context: click.Context) -> None:
+        click.echo("it failed")
+        context.exit(code)
+
+    monkeypatch.setitem(cli.main.commands, "features", features)
+    monkeypatch.setattr(demo, "draw_videos", lambda folder, listing: None)
+    monkeypatch.setattr(demo, "_weights", lambda cache: [])
+    result = CliRunner().invoke(cli.main, ["demo", "--to", str(tmp_path / "demo")])
+    assert (result.exit_code, result.output.count("it failed")) == (code, 1)
+    assert "$ attnact train" not in result.output

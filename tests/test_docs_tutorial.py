@@ -24,7 +24,7 @@ def test_every_step_is_there():
     steps = [name.split()[0] if name.split()[0] != "cache" else name for name in names]
     assert steps == [
         *("features", "features", "cache info", "cache verify", "train", "evaluate", "visualize"),
-        *("sweep-lambda", "table1", "study"),
+        *("predict", "sweep-lambda", "table1", "study", "report"),
     ]
 
 
@@ -46,8 +46,11 @@ def test_the_commands_run(tmp_path, monkeypatch):
             assert not Path("features").exists()
     assert "random" in told["study"]
     assert "6/6" in told["table1"]
+    assert "clips/red/scene00.avi" in told["predict"]
+    assert "Left out: lambda0-fold1-seed0: the same choices as first\n" in told["report"]
+    assert "6 models compared" in Path("report.html").read_text(encoding="utf-8")
     # What the page says lies there afterwards.
-    for name in re.findall(r"`((?:runs|features)/[^`]*)`", page("tutorial.md")):
+    for name in re.findall(r"`((?:runs/|features/|report\.)[^`]*)`", page("tutorial.md")):
         assert Path(name).exists(), name
     assert len(list(Path("runs/clips/first/attention").glob("*.png"))) == 4
     assert Path("runs/clips/first/confusion.png").is_file()

@@ -166,7 +166,7 @@ def test_predict_scores_a_test_video_as_evaluate_does(run):
     assert result.exit_code == 0
     assert "random weights" in result.stderr
     columns, *rows = csv.reader(result.stdout.splitlines())
-    assert columns == ["video", "prediction", *header[3:]]
+    assert columns == ["video (features of random weights)", "prediction", *header[3:]]
     assert [row[:2] for row in rows] == [[row[0], row[2]] for row in expected]
     scores, due = (np.array([row[i:] for row in it], float) for i, it in ((2, rows), (3, expected)))
     np.testing.assert_allclose(scores, due, atol=1e-4)
@@ -202,12 +202,14 @@ def test_predict_in_json_and_over_time(run):
     video = "videos/scene00 blue.avi"
     whole = json.loads(attnact("predict", run, video, "--json").stdout)
     assert whole["video"] == video
+    assert whole["random_weights"] is True
     assert whole["prediction"] == max(whole["scores"], key=whole["scores"].get)
     assert sum(whole["scores"].values()) == pytest.approx(1)
     result = attnact("predict", run, video, "videos/scene02 red.avi", "--timeline")
     assert result.exit_code == 3
     header, *rows = csv.reader(result.stdout.splitlines())
-    assert header == ["video", "start", "end", *whole["scores"]]
+    assert header[1:] == ["start", "end", *whole["scores"]]
+    assert header[0] == "video (features of random weights)"
     assert {row[0] for row in rows} == {video}  # of a file that failed there is nothing
     scores = np.array([row[3:] for row in rows], float)
     np.testing.assert_allclose(scores.mean(0), list(whole["scores"].values()), rtol=1e-6)
@@ -280,8 +282,8 @@ def test_a_report_of_runs_and_of_the_table(run):
     page = Path("report.html").read_text()
     assert "7 models compared" in page
     assert "Features of random weights." in page
-    for part in ("Table 1: table1", "1. Does attention help?", "5. How stable is it?"):
-        assert f"<h3>{part}</h3>" in page
+    for part in ("Table 1", "1. Does attention help?", "5. How stable is it?"):
+        assert f"<h3>{part} (table1)</h3>" in page
     assert page.count('class="strip"') == 2
     assert page.count("data:image/png") == 5
 

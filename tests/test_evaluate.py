@@ -39,6 +39,7 @@ CPU = torch.device("cpu")
 CONFIG = TrainConfig(batch_size=5)
 VIDEOS = np.array([9, 1, 8, 0, 3, 5, 6, 4])  # of 4, 2 and 1 clips
 STRIDE = 1
+VIDEO = "video (features of random weights)"  # those of this cache
 
 
 class FirstFrame(nn.Module):
@@ -167,7 +168,7 @@ def test_metrics_from_the_csv_by_scikit_learn(
     write_predictions(tmp_path / "predictions.csv", cache, scored)
     with (tmp_path / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [row["video"] for row in rows] == [cache.paths[video] for video in scored.videos]
+    assert [row[VIDEO] for row in rows] == [cache.paths[video] for video in scored.videos]
     scores = np.array([[float(row[name]) for name in cache.classes] for row in rows])
     assert np.array_equal(scores, scored.scores)
     value = metric(scored.scores, cache.labels[scored.videos])
@@ -225,6 +226,7 @@ def test_hard_names_survive(tmp_path: Path) -> None:
         labels=np.arange(len(HARD)) % 3,
         multi_label=False,
         path=Path("x.h5"),
+        random_weights=False,
     )
     scores = np.random.default_rng(0).random((len(HARD), 3)) * 10.0 ** -np.arange(7)[:, None]
     order = np.random.default_rng(1).permutation(len(HARD))
@@ -235,8 +237,18 @@ def test_hard_names_survive(tmp_path: Path) -> None:
     assert np.array_equal(found, scores)
 
 
+@pytest.mark.parametrize("random", [True, False])
+def test_random_weights_are_told_in_the_header_alone(tmp_path: Path, random: bool) -> None:
+    """Whatever reads the file finds as many columns and rows as always."""
+    write_csv(tmp_path / "x.csv", [["video", "dive"], ["a.avi", 0.5]], random)
+    with (tmp_path / "x.csv").open(newline="") as file:
+        header, row = csv.reader(file)
+    assert header == ["video (features of random weights)" if random else "video", "dive"]
+    assert row == ["a.avi", "0.5"]
+
+
 def test_csv_lines_are_plain(tmp_path: Path) -> None:
-    write_csv(tmp_path / "x.csv", [["a", "b, c"], [1, 0.5]])
+    write_csv(tmp_path / "x.csv", [["a", "b, c"], [1, 0.5]], False)
     assert (tmp_path / "x.csv").read_bytes() == b'a,"b, c"\n1,0.5\n'
 
 
@@ -269,7 +281,7 @@ def test_attention_file(cache: FeatureCache, tmp_path: Path) -> None:
     scored = score(cache, CONFIG)
     write_looks(tmp_path / "attention.csv", cache, scored)
     header, *rows = read_csv(tmp_path / "attention.csv")
-    assert header == ["video", "entropy", "spread"]
+    assert header == [VIDEO, "entropy", "spread"]
     assert [row[0] for row in rows] == [cache.paths[video] for video in scored.videos]
     np.testing.assert_array_equal([[float(x) for x in row[1:]] for row in rows], scored.looks)
 

@@ -23,7 +23,7 @@ def test_confusion(cache: FeatureCache, tmp_path: Path) -> None:
     scores = np.eye(3)[[1, 1, 1, 1, 2]]
     write_breakdown(tmp_path, cache, VideoScores(np.arange(5), scores, 0, None))
     assert read_csv(tmp_path / "confusion.csv") == [
-        ["true \\ predicted", "dive", "jump", "run"],
+        ["true \\ predicted (features of random weights)", "dive", "jump", "run"],
         ["dive", "0", "2", "0"],
         ["jump", "0", "1", "1"],
         ["run", "0", "1", "0"],
@@ -37,7 +37,7 @@ def test_average_precision(multi_label_cache: FeatureCache, tmp_path: Path) -> N
     scores = np.random.default_rng(0).random((4, 3))
     write_breakdown(tmp_path, multi_label_cache, VideoScores(videos, scores, 0, None))
     header, *rows = read_csv(tmp_path / "average_precision.csv")
-    assert header == ["class", "average precision"]
+    assert header == ["class (features of random weights)", "average precision"]
     expected = average_precisions(scores, multi_label_cache.labels[videos])
     assert [row[0] for row in rows] == multi_label_cache.classes
     np.testing.assert_array_equal([float(row[1]) for row in rows], expected)

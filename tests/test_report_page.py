@@ -30,6 +30,8 @@ from attnact.train.looks import frame_maps
 from attnact.train.runs import open_run
 from attnact.train.store import open_store
 
+VIDEO = "video (features of random weights)"
+
 
 @pytest.fixture(scope="module")
 def work(report_folder: Path) -> Path:
@@ -120,8 +122,8 @@ def test_metrics_and_counts_are_those_of_the_predictions(work, page):
 
 def test_guesses_are_those_of_the_predictions(work, page):
     """The first run of a setting that tests a video speaks for it."""
-    rows = {row["video"]: row for name in RUNS for row in predictions(work / "runs" / name)}
-    mean = {row["video"]: row for row in predictions(work / "runs/mean")}
+    rows = {row[VIDEO]: row for name in RUNS for row in predictions(work / "runs" / name)}
+    mean = {row[VIDEO]: row for row in predictions(work / "runs/mean")}
     named = [alt.split(" frames of ")[1] for alt in page.all("img", "alt")]
     assert sorted(named) == sorted(rows)
     number = [it["name"] for it in page.data["settings"]].index("mean")
@@ -222,8 +224,8 @@ def test_maps_of_another_part_of_the_frame_are_not_drawn(work, make_cache, tmp_p
 
 
 def test_unfinished_and_damaged_runs(work, tmp_path):
-    for name in ("even", "mean", "broken"):
-        shutil.copytree(work / "runs/mean", tmp_path / "runs" / name)
+    for name, of in (("even", "even"), ("mean", "mean"), ("broken", "mean")):
+        shutil.copytree(work / "runs" / of, tmp_path / "runs" / name)
     (tmp_path / "runs/mean/summary.json").unlink()
     (tmp_path / "runs/broken/config.json").write_text("{}")
     notes = write_page([tmp_path / "runs"], tmp_path / "report.html", 0, CPU)
@@ -234,14 +236,46 @@ def test_unfinished_and_damaged_runs(work, tmp_path):
     (tmp_path / "runs/even/predictions.csv").write_text("video,label,prediction,a\nx,b,a,0.5\n")
     with pytest.raises(RunError, match=r"predictions\.csv: cannot be read"):
         find_runs([tmp_path / "runs/even"])
-    with pytest.raises(RunError, match="neither a run nor a folder of runs"):
-        find_runs([tmp_path])
 
 
 def test_a_run_is_shown_once(work):
     runs, _ = find_runs([work / "runs/mean", work / "runs"])
     assert [run.name for run in runs].count("mean") == 1
     assert sum(len(setting.runs) for setting in settings_of(runs)) == len(RUNS)
+
+
+def test_the_same_run_in_two_folders_counts_once(work, tmp_path):
+    """As a sweep has the run again that was trained before it; an unfinished one gives way."""
+    for name in ("a", "b", "c"):
+        shutil.copytree(work / "runs/mean", tmp_path / "runs" / name)
+    (tmp_path / "runs/a/summary.json").unlink()
+    notes = write_page([tmp_path / "runs"], tmp_path / "report.html", 0, CPU)
+    assert notes == [f"Left out: {name}: the same choices as b" for name in "ac"]
+    page = Page(tmp_path / "report.html")
+    assert [row[0] for row in page.tables[1][1:]] == ["b"]
+    (matrix,) = (it for it in page.tables if it[0][0] == "true \\ predicted")
+    assert sum(int(row[-1]) for row in matrix[1:]) == len(predictions(tmp_path / "runs/b"))
+
+
+def test_runs_and_tables_are_found_at_any_depth(work, tmp_path):
+    """As `train` and the sweeps of two data sets lay them; one link leads in a circle."""
+    one, other = tmp_path / "runs/ucf11", tmp_path / "runs/hmdb51"
+    shutil.copytree(work / "runs/even", one / "first")
+    for sweep in (one / "lambda", other / "lambda"):
+        shutil.copytree(work / "runs/mean", sweep / f"{sweep.parent.name}-fold1-seed0")
+        shutil.copy(work / "runs/sweep.csv", sweep)
+    (one / "lambda/up").symlink_to(tmp_path / "runs")
+    (other / "notes").mkdir()
+    runs, notes = find_runs([one / "lambda", tmp_path / "runs"])
+    assert [run.name for run in runs] == ["ucf11-fold1-seed0", "hmdb51-fold1-seed0", "first"]
+    assert notes == []
+    write_page([tmp_path / "runs", one], tmp_path / "report.html", 0, CPU)
+    titles = re.findall(r"<h3>(The sweep .*)</h3>", Page(tmp_path / "report.html").source)
+    assert titles == [
+        f"The sweep over the attention penalty λ ({it / 'lambda'})" for it in (other, one)
+    ]
+    with pytest.raises(RunError, match="neither a run nor a folder of runs"):
+        find_runs([other / "notes"])
 
 
 def test_average_precisions_where_several_classes_hold(multi_label_cache, tmp_path):

@@ -60,16 +60,8 @@ def test_a_stream_has_the_clips_of_a_cache(count, rate, fps, stride, form, size)
     assert X[..., 0, 0].tolist() == expected.positions().tolist()
 
 
-def test_one_clip_from_a_frame_on() -> None:
-    cut = Cut(step=3, stride=1000, first=20)
-    ((clips, X),) = stream_clips(blocks_of(200, 16, cut), cut)
-    assert clips.positions().tolist() == [list(range(20, 110, 3))]
-    assert X[0, :, 0, 0].tolist() == list(range(20, 110, 3))
-
-
-def test_nothing_from_a_frame_on_that_is_not_there() -> None:
-    cut = Cut(step=1, stride=1, first=50)
-    assert not list(stream_clips(blocks_of(40, 16, cut), cut))
+def test_nothing_of_a_video_without_frames() -> None:
+    assert not list(stream_clips([], Cut(step=1, stride=1)))
 
 
 def test_frames_that_no_clip_holds_are_not_needed() -> None:

@@ -148,6 +148,26 @@ def test_probe(clips, name, info):
     assert probe(clips / name) == info
 
 
+@pytest.mark.parametrize("suffix", ["avi", "mp4"])
+@pytest.mark.parametrize("rate", ["0.001", "1", "500", "1000"])
+def test_a_frame_rate_that_cannot_be_is_none(ffmpeg, tmp_path, suffix, rate):
+    """The frames are all there, whatever the header says of their speed."""
+    path = tmp_path / f"a.{suffix}"
+    source = ("-f", "lavfi", "-i", f"testsrc=size=64x64:rate={rate}")
+    ffmpeg(*source, "-frames:v", "40", "-c:v", "mpeg4", path)
+    assert probe(path).frame_rate == (float(rate) if 1 <= float(rate) <= 500 else 0)
+    assert len(list(read_frames(path))) == 40
+
+
+def test_a_header_of_absurd_speed_is_no_truncated_file(ffmpeg, clips, tmp_path):
+    """Of this one AVI then counts forty pauses for each frame."""
+    path = tmp_path / "a.avi"
+    ffmpeg("-r", "1000", "-i", clips / "no_b_frames.avi", "-c", "copy", path)
+    assert probe(path).declared_frames > 1000
+    assert probe(path).frame_rate == 0
+    assert len(list(read_frames(path))) == 40
+
+
 def test_promised_frames_of_mpeg_are_near(clips):
     # A program stream has no header that counts: FFmpeg guesses from the time stamps.
     assert probe(clips / "ucf11.mpg").declared_frames == pytest.approx(40, abs=3)

@@ -60,13 +60,11 @@ class Cut:
 
     step: frames of the video from one frame of a clip to the next.
     stride: frames of the video from the start of one clip to the start of the next.
-    first: where the first clip starts.
     """
 
     step: int
     stride: int
     form: ClipForm = "paper"
-    first: int = 0
 
     @property
     def span(self) -> int:
@@ -76,11 +74,11 @@ class Cut:
 
     def starts(self, count: int) -> Ints:
         """Where the clips of a video of `count` frames start; the first whether or not it fits."""
-        return np.arange(self.first, max(self.first, count - self.span) + 1, self.stride)
+        return np.arange(0, max(0, count - self.span) + 1, self.stride)
 
     def there(self, count: int) -> int:
         """Distinct frames of the first clip of a video of `count` frames."""
-        return min(CLIP_FRAMES, (count - self.first - 1) // self.step + 1)
+        return min(CLIP_FRAMES, (count - 1) // self.step + 1)
 
     def valid(self, there: int) -> int:
         """Steps that count in a clip of so many distinct frames."""

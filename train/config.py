@@ -1,6 +1,6 @@
 """Every choice of a training run, written once: the command line and the files come from here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -32,7 +32,7 @@ class TrainConfig:
     """
 
     recipe: Annotated[Recipe, "Where every choice not made here comes from."] = "paper"
-    fold: Annotated[str, "Fold to train and test on; the cache's first if not given."] = ""
+    fold: Annotated[str, "To train and test on.  [default: the cache's first]"] = ""
     seed: Annotated[int, "Of the initial weights, the dropout and the order of the clips."] = 0
     model: Annotated[ModelKind, "The paper's model, or a baseline of its Table 1."] = "attention"
     attention: Annotated[AttentionForm, "Attention from the state alone, or the frame too."] = (
@@ -59,7 +59,7 @@ class TrainConfig:
     )
     fps: Annotated[float, "Frame rate of the clips: every 1st, 2nd, 5th cached frame."] = 30.0
     test_fps: Annotated[
-        float | None, "Frame rate of the scored clips; as in training if not given."
+        float | None, "Frame rate of the scored clips.  [default: as in training]"
     ] = None
     train_stride: Annotated[int, "Frames between the starts of training clips."] = 1
     test_stride: Annotated[int, "Frames between the starts of scored clips."] = 1
@@ -111,6 +111,26 @@ def resolve(choices: Mapping[str, Any], cache: "FeatureCache") -> TrainConfig:
         known = ", ".join(cache.folds) or "none"
         raise RunError(f"{cache.path}: no fold {config.fold!r}; it has {known}")
     return config
+
+
+# What each model does not read.
+_ATTENTION_ALONE = ("attention", "attention_layers", "attention_penalty", "penalty_form")
+_LSTM_ALONE = ("lstm_layers", "hidden_size", "dropout", "dropout_form")
+_UNREAD: Mapping[str, Sequence[str]] = {
+    "attention": (),
+    "average": _ATTENTION_ALONE,
+    "max": _ATTENTION_ALONE,
+    "softmax": (*_ATTENTION_ALONE, *_LSTM_ALONE),
+}
+
+
+def unread(choices: Mapping[str, Any], config: TrainConfig) -> list[str]:
+    """What the user chose, other than its default, and the model of the run does not read."""
+    names = list(_UNREAD[config.model])
+    if config.attention == "location" and config.model == "attention":
+        names.append("attention_layers")
+    usual = TrainConfig()
+    return [name for name in names if choices.get(name) not in (None, getattr(usual, name))]
 
 
 _WIDER: Mapping[Any, Any] = {float: (int, float), float | None: (int, float, type(None))}

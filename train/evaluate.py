@@ -16,6 +16,7 @@ from attnact.features import FeatureCache
 from attnact.files import write_text
 from attnact.model import Model
 from attnact.progress import progress
+from attnact.provenance import marked
 from attnact.train.clips import Clips, Ints
 from attnact.train.config import TrainConfig
 from attnact.train.loss import clip_loss
@@ -178,18 +179,20 @@ def write_predictions(path: Path, cache: FeatureCache, scored: VideoScores) -> N
         names = "|".join(cache.classes[n] for n in true)
         best = cache.classes[scores.argmax()]
         rows.append([cache.paths[video], names, best, *(repr(float(s)) for s in scores)])
-    write_csv(path, rows)
+    write_csv(path, rows, cache.random_weights)
 
 
-def write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
-    """Writes a CSV file, whole."""
+def write_csv(path: Path, rows: Sequence[Sequence[object]], random_weights: bool) -> None:
+    """Writes a CSV file, whole; see `marked` for its header."""
 
     class Lines(list[str]):
         def write(self, line: str) -> None:  # all that csv asks of a file
             self.append(line.removesuffix("\r\n") + "\n")
 
     lines = Lines()
-    csv.writer(lines).writerows(rows)  # quotes \r and \n only where it ends lines with both
+    header, *others = rows
+    # Quotes \r and \n only where it ends lines with both.
+    csv.writer(lines).writerows([marked(header, random_weights), *others])
     write_text(path, "".join(lines))
 
 
@@ -198,7 +201,7 @@ def write_looks(path: Path, cache: FeatureCache, scored: VideoScores) -> None:
     assert scored.looks is not None
     rows = zip(scored.videos, scored.looks.tolist(), strict=True)
     lines = [[cache.paths[video], *map(repr, looks)] for video, looks in rows]
-    write_csv(path, [["video", "entropy", "spread"], *lines])
+    write_csv(path, [["video", "entropy", "spread"], *lines], cache.random_weights)
 
 
 def read_predictions(path: Path, cache: FeatureCache) -> tuple[Ints, Floats]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from attnact.checkpoint import load_checkpoint
 from attnact.features import FeatureCache
+from attnact.provenance import RANDOM_WEIGHTS
 from attnact.train import plots
 from attnact.train.evaluate import (
     VideoScores,
@@ -37,10 +38,12 @@ def write_breakdown(folder: Path, cache: FeatureCache, scored: VideoScores) -> N
     if cache.multi_label:
         values = average_precisions(scored.scores, labels)
         pairs = zip(cache.classes, values.tolist(), strict=True)
-        write_csv(folder / "average_precision.csv", [["class", "average precision"], *pairs])
+        table = [["class", "average precision"], *pairs]
+        write_csv(folder / "average_precision.csv", table, cache.random_weights)
         return
     matrix = confusion(scored.scores, labels)
     rows = [[name, *row] for name, row in zip(cache.classes, matrix.tolist(), strict=True)]
-    write_csv(folder / "confusion.csv", [["true \\ predicted", *cache.classes], *rows])
-    title = "features of random weights" if cache.random_weights else ""
+    table = [["true \\ predicted", *cache.classes], *rows]
+    write_csv(folder / "confusion.csv", table, cache.random_weights)
+    title = RANDOM_WEIGHTS if cache.random_weights else ""
     plots.plot_confusion(folder / "confusion.png", matrix, cache.classes, title)

@@ -30,10 +30,9 @@ class Block(NamedTuple):
 
 def needed(cut: Cut, positions: Ints) -> Ints:
     """Those of these positions in a video at which some clip may have a frame."""
-    after = positions - cut.first
-    on_grid = after % np.gcd(cut.step, cut.stride) == 0
-    in_clip = after % cut.stride < cut.span  # or it lies between two clips
-    wanted: Ints = positions[(after >= 0) & on_grid & in_clip]
+    on_grid = positions % np.gcd(cut.step, cut.stride) == 0
+    in_clip = positions % cut.stride < cut.span  # or it lies between two clips
+    wanted: Ints = positions[on_grid & in_clip]
     return wanted
 
 
@@ -51,11 +50,11 @@ def stream_clips(blocks: Iterable[Block], cut: Cut) -> Iterator[tuple[Clips, Ten
     """The clips that `cut_clips` makes of the video, a few at a time, as soon as they are whole.
 
     Gives the clips, of which `first` is a position in the video, and their cubes (B, T, L, C). A
-    video without a frame from `cut.first` on has no clips.
+    video without a frame has no clips.
     """
     held: dict[int, Tensor] = {}
     whole: list[tuple[int, Tensor]] = []
-    start, count = cut.first, 0
+    start = count = 0
     for block in blocks:
         count = block.frames
         held.update(zip(block.positions.tolist(), block.cubes, strict=True))
@@ -67,7 +66,7 @@ def stream_clips(blocks: Iterable[Block], cut: Cut) -> Iterator[tuple[Clips, Ten
                 yield _batch(whole, CLIP_FRAMES, cut)
                 whole = []
     there = CLIP_FRAMES
-    if start == cut.first and count > start:  # too short for a whole one
+    if start == 0 < count:  # too short for a whole one
         there = cut.there(count)
         whole.append((start, _stack(held, start, there, cut)))
     if whole:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from attnact.features import FeatureCache
+from attnact.provenance import RANDOM_WEIGHTS
 from attnact.train import plots
 from attnact.train.by_video import compare, groups_of, looks_of, right_of, row_videos
 from attnact.train.clips import clip_step
@@ -91,7 +92,7 @@ def what_does_lambda_do(folder: Path, rows: Sequence[Row], cache: FeatureCache) 
     metric = metric_name(cache.multi_label)
     title = f"{cache.path.stem}: what the attention penalty λ does"
     if cache.random_weights:
-        title += "\nfeatures of random weights"
+        title += f"\n{RANDOM_WEIGHTS}"
     plots.plot_sweep(folder / "2-lambda.png", Grid(list(rows), []), metric, title)
     header = ["λ", f"{metric} %", "less that of the first λ, points"]
     header += ["entropy, nats", "locations with 90 % of it, %"]

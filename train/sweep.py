@@ -7,6 +7,7 @@ from pathlib import Path
 
 from attnact.features import FeatureCache
 from attnact.files import write_text
+from attnact.provenance import RANDOM_WEIGHTS
 from attnact.train import plots
 from attnact.train.config import TrainConfig
 from attnact.train.evaluate import metric_name, write_csv
@@ -32,7 +33,7 @@ def write_sweep(
     metric = metric_name(cache.multi_label)
     rows = sweep_table(found, metric)
     text = f"{markdown(rows)}\n{about(cache, config, folds)}\n"
-    write_csv(folder / "sweep.csv", rows)
+    write_csv(folder / "sweep.csv", rows, cache.random_weights)
     write_text(folder / "sweep.md", text)
     values = [
         {
@@ -46,7 +47,7 @@ def write_sweep(
     write_text(folder / "sweep.json", json.dumps(values, indent=1) + "\n")
     title = f"{cache.path.stem}: what the attention penalty λ does ({config.penalty_form} form)"
     if cache.random_weights:
-        title += "\nfeatures of random weights"
+        title += f"\n{RANDOM_WEIGHTS}"
     plots.plot_sweep(folder / "sweep.png", found, metric, title)
     return f"{text}\n{folder / 'sweep.png'}"
 

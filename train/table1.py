@@ -8,6 +8,7 @@ from pathlib import Path
 
 from attnact.features import FeatureCache
 from attnact.files import write_text
+from attnact.provenance import RANDOM_WEIGHTS
 from attnact.train import plots
 from attnact.train.by_video import compare
 from attnact.train.config import TrainConfig
@@ -80,12 +81,12 @@ def write_table1(
     if compared:
         parts += [markdown(against), f"{how_sure(found, cache, folds)}\n"]
     text = "\n".join(parts)
-    write_csv(folder / "table1.csv", rows)
-    write_csv(folder / "differences.csv", against)
+    write_csv(folder / "table1.csv", rows, cache.random_weights)
+    write_csv(folder / "differences.csv", against, cache.random_weights)
     write_text(folder / "table1.md", text)
     title = f"{cache.path.stem}: Table 1 with recipe {config.recipe}"
     if cache.random_weights:
-        title += ", features of random weights"
+        title += f", {RANDOM_WEIGHTS}"
     values = {NAMES[row.name]: row.values for row in found.rows}
     drawn = {f"{NAMES[it.row]} − {NAMES[it.baseline]}": it.interval for it in compared}
     plots.plot_table1(folder / "table1.png", values, drawn, metric, title)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from attnact.cli_options import FilePath
+from attnact.cli_options import FilePath, InOrder
 from attnact.commands.opening import find_cache
 from attnact.vocabulary import ORDERS, VALIDS, Order, Split, Valid
 
@@ -18,7 +18,7 @@ IN_ORDER = click.option(
 )
 
 
-@click.group()
+@click.group(cls=InOrder)
 def cache() -> None:
     """Look into a feature cache, check it, exchange it."""
 
@@ -38,9 +38,8 @@ def info(cache: Path | None) -> None:
         f"  {len(found.paths)} videos, {found.frames:,} frames, {found.disk_bytes():,} bytes"
     )
     click.echo(f"  folds {', '.join(found.folds)}; {len(found.failures)} videos failed")
-    silent = int((found.frame_rates == 0).sum())
-    if silent:
-        click.echo(f"  {silent} without a frame rate, which --fps takes to be 30")
+    if unknown := int((found.frame_rates == 0).sum()):
+        click.echo(f"  {unknown} without a frame rate that can be, which --fps takes to be 30")
     for name, value in found.provenance.items():
         click.echo(f"  {name}: {value}")
     for path, reason in found.failures:
@@ -82,7 +81,7 @@ def import_released(folder: Path, order: Order, out: Path | None, name: str | No
 
     DIR holds train_features.h5, train_framenum.txt, train_filename.txt and train_labels.txt, the
     same for test, and perhaps for valid. The cache holds float32, to the bit; its one fold trains
-    on train and tests on test. Killed at any moment, the same command goes on.
+    on train and tests on test. Stopped at any moment, the same command goes on.
 
     \b
     Example: attnact cache import-released ~/hmdb/dataset --name hmdb51

@@ -7,11 +7,17 @@ from typing import Any, NamedTuple
 
 import click
 
-from attnact.cli_options import FilePath, choices, config_option, options_of
+from attnact.cli_options import (
+    FilePath,
+    choices,
+    config_option,
+    device_option,
+    features_in_option,
+    options_of,
+)
 from attnact.commands.opening import find_cache, open_features
 from attnact.progress import note
 from attnact.train.config import TrainConfig
-from attnact.vocabulary import PLACES
 
 
 def grid_options(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -20,9 +26,9 @@ def grid_options(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
         click.argument("cache", type=FilePath, required=False),
         click.option("--name", default=name, show_default=True, help="Folder in runs/CACHE."),
         click.option("--seeds", default="0", show_default=True, help="As in 0,1,2."),
-        click.option("--folds", help="1,2,3, or `all`, or `leave-*`.  [default: the first]"),
-        click.option("--features-in", type=click.Choice(PLACES), default="auto", show_default=True),
-        click.option("--device", help="As torch names it.  [default: the GPU if there is one]"),
+        click.option("--folds", help="1,2, `all` or `leave-*`.  [default: the cache's first]"),
+        features_in_option,
+        device_option,
         click.option("--tensorboard", is_flag=True, help="Also write TensorBoard's files."),
         config_option(TrainConfig),
     )
@@ -42,7 +48,7 @@ def grid_options(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
 def sweep_lambda(lambdas: str, **options: Any) -> None:
     """Train with each λ, seed and fold; show what λ does.
 
-    Stopped at any point, the same command goes on. Writes a table (CSV, Markdown) and a picture.
+    Stopped at any moment, the same command goes on. Writes a table (CSV, Markdown) and a picture.
 
     \b
     Example: attnact sweep-lambda hmdb51 --lambdas 0,1,10 --seeds 0,1,2 --folds all
@@ -60,7 +66,7 @@ def sweep_lambda(lambdas: str, **options: Any) -> None:
 def table1(**options: Any) -> None:
     """Train the paper's Table 1, baselines and all.
 
-    Stopped at any point, the same command goes on. Writes the table beside the paper's figures,
+    Stopped at any moment, the same command goes on. Writes the table beside the paper's figures,
     and attention against each baseline on the same videos (CSV, Markdown), and a picture.
 
     \b

@@ -46,7 +46,7 @@ def datasets() -> None:
 def download(dataset: str, to: Path | None) -> None:
     """Fetch and unpack a data set.
 
-    Stopped at any point, the same command goes on.
+    Stopped at any moment, the same command goes on.
 
     \b
     Example: attnact download hmdb51
@@ -64,7 +64,7 @@ def download(dataset: str, to: Path | None) -> None:
 @click.argument("dataset", type=click.Choice(DATASETS))
 @click.option("--videos", type=FilePath, help="Folder or CSV list.  [default: data/DATASET]")
 @click.option("--out", type=FilePath, help="Cache to write.  [default: features/NAME.h5]")
-@click.option("--folds", default=5, show_default=True, help="Of a folder or list without folds.")
+@click.option("--folds", default=5, show_default=True, help="Of a folder or list without any.")
 @click.option("--seed", default=0, show_default=True, help="Of those folds.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @options_of(ExtractConfig)
@@ -80,7 +80,7 @@ def features(
     """Make feature cubes of every frame of videos.
 
     DATASET is `folder` for your own videos: a folder with a sub-folder for each class, or a CSV
-    with path,label[,group][,fold columns]. Killed at any moment, the same command goes on.
+    with path,label[,group][,fold columns]. Stopped at any moment, the same command goes on.
 
     \b
     Example: attnact features hmdb51 --videos /data/hmdb51
@@ -114,6 +114,12 @@ def features(
     click.echo(f"{cache}: {len(made.paths)} videos, {made.frames:,} frames")
     if made.provenance["weights_are_random"] == "true":
         click.echo(f"attnact: warning: {cache} holds features of random weights", err=True)
+    if unknown := [
+        path for path, row in zip(made.paths, made.rows, strict=True) if not row.frame_rate
+    ]:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        warning = f"{unknown[0]}{more}: no frame rate that can be, taken to be 30"
+        click.echo(f"attnact: warning: {warning}", err=True)
     for path, reason in made.failures:
         click.echo(f"attnact: failed: {path}: {reason}", err=True)
     if made.failures:

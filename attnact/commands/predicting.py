@@ -12,14 +12,14 @@ from typing import IO, Any
 
 import click
 
-from attnact.cli_options import FilePath
+from attnact.cli_options import FilePath, device_option
 from attnact.commands.extraction import SOME_FAILED
 from attnact.errors import VideoError
+from attnact.provenance import marked
 
 weights_option = click.option(
     "--weights", type=FilePath, help="Where the backbone's weights are now, if not where they were."
 )
-device_option = click.option("--device", help="As torch names it.  [default: the GPU if any]")
 
 
 @click.command()
@@ -61,7 +61,8 @@ def predict(
     _warn_of_random_weights(recogniser)
     if form in ("csv", "timeline"):
         columns = ["video", "prediction"] if form == "csv" else ["video", "start", "end"]
-        _row(sys.stdout, [*columns, *recogniser.classes])
+        header = [*columns, *recogniser.classes]
+        _row(sys.stdout, marked(header, _of_random_weights(recogniser)))
     with closing(recogniser.scored_clips(files)) as scored:
         pairs = zip(files, scored, strict=True)
         _one_by_one(pairs, lambda file, clips: write(recogniser, file, clips))
@@ -139,6 +140,7 @@ def _write_json(recogniser: Any, file: Path, clips: Iterator[Any]) -> None:
     found = recogniser.sum_up(clips)
     scores = dict(zip(found.classes, found.scores.tolist(), strict=True))
     line = {"video": str(file), "prediction": found.top()[0][0], "scores": scores}
+    line["random_weights"] = _of_random_weights(recogniser)
     click.echo(json.dumps(line, ensure_ascii=False))
 
 
@@ -156,8 +158,12 @@ def _row(file: IO[str], values: Iterable[object]) -> None:
     csv.writer(file, lineterminator="\n").writerow(values)
 
 
+def _of_random_weights(recogniser: Any) -> bool:
+    return bool(recogniser.features["weights_are_random"] == "true")
+
+
 def _warn_of_random_weights(recogniser: Any) -> None:
-    if recogniser.features["weights_are_random"] == "true":
+    if _of_random_weights(recogniser):
         click.echo("the features are of random weights, so the scores say little", err=True)
 
 

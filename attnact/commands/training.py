@@ -5,18 +5,24 @@ from typing import Any
 
 import click
 
-from attnact.cli_options import FilePath, config_option, given, options_of
+from attnact.cli_options import (
+    FilePath,
+    config_option,
+    device_option,
+    features_in_option,
+    given,
+    options_of,
+)
 from attnact.commands.opening import find_cache, open_features
 from attnact.train.config import TrainConfig
-from attnact.vocabulary import PLACES
 
 
 @click.command()
 @click.argument("cache", type=FilePath, required=False)
 @click.option("--name", help="Of the run, a folder in runs/CACHE.  [default: from the choices]")
 @click.option("--resume", type=FilePath, help="Folder of a run to go on with; no other options.")
-@click.option("--features-in", type=click.Choice(PLACES), default="auto", show_default=True)
-@click.option("--device", help="As torch names it.  [default: the GPU if there is one]")
+@features_in_option
+@device_option
 @click.option("--no-validation", is_flag=True, help="Train on all; the epochs are not chosen.")
 @click.option("--tensorboard", is_flag=True, help="Also write TensorBoard's files into the run.")
 @config_option(TrainConfig)
@@ -41,7 +47,7 @@ def train(
     Example: attnact train --resume runs/hmdb51/first
     """
     from attnact.train import loop, runs
-    from attnact.train.config import resolve
+    from attnact.train.config import resolve, unread
 
     if resume is not None:
         if given(options) or cache or name or no_validation:
@@ -52,6 +58,9 @@ def train(
         found = find_cache(cache)
         wanted = {**options, **({"validation": 0.0} if no_validation else {})}
         config = resolve(wanted, found)
+        if idle := unread(wanted, config):
+            what = "location attention" if config.model == "attention" else f"model {config.model}"
+            click.echo(f"attnact: warning: {what} does not use {', '.join(idle)}", err=True)
         folder = Path("runs", found.path.stem)
         path = folder / name if name else runs.free_name(folder, config)
         run = runs.create_run(path, config, found)
@@ -59,15 +68,14 @@ def train(
         store = open_features(found, [run.config.fold], features_in, device)
         result = loop.train(run, found, store, tensorboard)
     except KeyboardInterrupt:
-        click.echo(f"go on with: attnact train --resume {run.folder}", err=True)
-        raise
+        raise KeyboardInterrupt(f"attnact train --resume {run.folder}") from None
     _show_result(run.folder, result)
 
 
 @click.command()
 @click.argument("run", type=FilePath)
-@click.option("--features-in", type=click.Choice(PLACES), default="auto", show_default=True)
-@click.option("--device", help="As torch names it.  [default: the GPU if there is one]")
+@features_in_option
+@device_option
 def evaluate(run: Path, features_in: str, device: str | None) -> None:
     """Score a run's test videos again, class by class.
 

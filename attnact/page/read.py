@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attnact.errors import RunError
+from attnact.page.folders import names_of, tree
 from attnact.train.config import TrainConfig
 from attnact.train.evaluate import Floats, metric, metric_name
 from attnact.train.runs import Run, open_run
@@ -104,16 +105,15 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[ShownRun], list[str]]:
     notes: list[str] = []
     found = []
     for path in paths:
-        inside = sorted(config.parent for config in path.glob("*/config.json"))
-        if not (path / "config.json").is_file() and not inside:
+        inside = tree(path).runs
+        if not inside:
             raise RunError(f"{path}: neither a run nor a folder of runs")
-        for folder in [path] if (path / "config.json").is_file() else inside:
+        for folder in inside:
             folders.setdefault(folder.resolve(), folder)
-    names = [folder.resolve().name for folder in folders.values()]
-    for folder in folders.values():
-        name = folder.resolve().name
+    names = names_of(list(folders.values()))
+    for folder, name in zip(folders.values(), names, strict=True):
         try:
-            found.append(read_run(folder, name if names.count(name) == 1 else str(folder)))
+            found.append(read_run(folder, name))
         except RunError as error:
             if folder in paths:
                 raise
@@ -158,6 +158,24 @@ def read_scores(path: Path, multi_label: bool) -> Predictions:
         raise RunError(f"{path}: holds no scores")
     videos = [row[0] for row in rows]
     return Predictions(classes, videos, labels if multi_label else labels.argmax(1), scores)
+
+
+def without_repeats(runs: Sequence[ShownRun]) -> tuple[list[ShownRun], list[str]]:
+    """The runs, of the very same choices on one cache the first finished one; a line a repeat.
+
+    A repeat would count its test videos once more, and is no other seed.
+    """
+    first: dict[tuple[str, TrainConfig], ShownRun] = {}
+    for run in sorted(runs, key=lambda run: run.predictions is None):
+        first.setdefault((run.run.cache_digest, run.run.config), run)
+    kept, notes = [], []
+    for run in runs:
+        same = first[run.run.cache_digest, run.run.config]
+        if same is run:
+            kept.append(run)
+        else:
+            notes.append(f"Left out: {run.name}: the same choices as {same.name}")
+    return kept, notes
 
 
 def settings_of(runs: Iterable[ShownRun]) -> list[Setting]:

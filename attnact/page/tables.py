@@ -5,12 +5,14 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from markupsafe import Markup
 
 from attnact.errors import RunError
 from attnact.page.charts import Axis, Line, chart
+from attnact.page.folders import names_of, tree
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,28 @@ class Found:
     pictures: list[str] = field(default_factory=list)  # data URIs
 
 
-def find_tables(folder: Path) -> list[Found]:
-    """What is there of Table 1, the λ sweep and the study.
+def find_tables(paths: Sequence[Path]) -> list[Found]:
+    """What these folders and those in them hold of Table 1, the λ sweep and the study.
 
     Raises:
         RunError: a file of them is damaged.
     """
+    folders: dict[Path, Path] = {}
+    for folder in chain.from_iterable(tree(path).others for path in paths):
+        folders.setdefault(folder.resolve(), folder)
+    holding = [
+        folder
+        for folder in folders.values()
+        if any((folder / name).is_file() for name in ("table1.csv", "sweep.csv", "study/study.md"))
+    ]
+    return [
+        part
+        for folder, name in zip(holding, names_of(holding), strict=True)
+        for part in _tables(folder, name) + _study(folder / "study", name)
+    ]
+
+
+def _tables(folder: Path, called: str) -> list[Found]:
     found = []
     for name, title, files in (
         ("table1", "Table 1", ("table1.csv", "differences.csv")),
@@ -39,8 +57,8 @@ def find_tables(folder: Path) -> list[Found]:
         if tables:
             words = _words(_text(folder / f"{name}.md"))
             charts = sweep_charts(folder / "sweep.json", tables[0][0]) if name == "sweep" else []
-            found.append(Found(f"{title}: {folder.resolve().name}", words, tables, charts))
-    return found + _study(folder / "study")
+            found.append(Found(f"{title} ({called})", words, tables, charts))
+    return found
 
 
 def read_table(path: Path) -> list[list[str]]:
@@ -86,7 +104,7 @@ def sweep_charts(path: Path, header: Sequence[str]) -> list[Markup]:
     return charts
 
 
-def _study(folder: Path) -> list[Found]:
+def _study(folder: Path, called: str) -> list[Found]:
     """A part for each question that `study.md` asks, with its table and picture."""
     found = []
     for section in _text(folder / "study.md").split("\n## ")[1:]:
@@ -96,6 +114,7 @@ def _study(folder: Path) -> list[Found]:
         title, _, rest = section.partition("\n")
         picture = file.with_suffix(".png")
         pictures = [_data_uri(picture)] if picture.is_file() else []
+        title = f"{title} ({called})"
         found.append(Found(title, _words(rest), [read_table(file)], pictures=pictures))
     return found
 

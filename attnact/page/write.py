@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from attnact.files import write_text
 from attnact.page.charts import Axis, Line, bar, chart, swatch
 from attnact.page.gallery import GalleryVideo, make_gallery
 from attnact.page.pool import Guess
-from attnact.page.read import Setting, common, differing, find_runs, settings_of
+from attnact.page.read import Setting, common, differing, find_runs, settings_of, without_repeats
 from attnact.page.tables import find_tables
 from attnact.train.evaluate import Floats, average_precisions, confusion
 from attnact.train.looks import Looks
@@ -40,6 +39,8 @@ def write_page(paths: Sequence[Path], out: Path, videos: int, device: torch.devi
     runs, notes = find_runs(paths)
     if not runs:
         raise RunError(f"no whole run to report: {'; '.join(notes)}")
+    runs, repeats = without_repeats(runs)
+    notes += repeats
     settings = settings_of(runs)
     gallery, missing = make_gallery(settings, videos, device)
     notes += [f"Not finished: {run.name}" for run in runs if run.predictions is None] + missing
@@ -61,7 +62,7 @@ def write_page(paths: Sequence[Path], out: Path, videos: int, device: torch.devi
             common=common(settings),
             charts=learning_curves(settings),
             breakdowns=[it for it in map(breakdown, settings) if it is not None],
-            found=list(chain.from_iterable(find_tables(path) for path in paths)),
+            found=find_tables(paths),
             gallery=gallery,
             data=gallery_data(settings, gallery),
             even=100 / LOCATIONS,

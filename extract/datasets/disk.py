@@ -75,9 +75,12 @@ def incomplete(info: DatasetInfo, root: Path, what: str) -> DatasetError:
         path.name for place in places for path in place.iterdir() if path.suffix in ARCHIVE_SUFFIXES
     ]
     still = f" (still packed: {some(sorted(packed))})" if packed else ""
+    ways = [f"with 'attnact download {info.name}'"] if info.archives else []
+    ways += [f"from {info.homepage}"] if info.homepage else []
+    get = f"get it {' or '.join(ways)}, and " if ways else ""
     return DatasetError(
-        f"{info.title} in {root}: {what}; get it with 'attnact download {info.name}' or from "
-        f"{info.homepage}, and unpack every archive{still} so that it lies as {info.layout}"
+        f"{info.title} in {root}: {what}; {get}unpack every archive{still} so that it lies as "
+        f"{info.layout}"
     )
 
 
