@@ -44,9 +44,7 @@ def rows(quick: bool) -> Iterator[Row]:
         for dtype in DTYPES:
             for compression in COMPRESSIONS if not quick else COMPRESSIONS[:1]:
                 path = Path(folder, f"{compression}-{dtype}.h5")
-                (taken,) = in_turn(
-                    [lambda p=path, d=dtype, c=compression: write(p, cubes, d, c)], runs
-                )  # type: ignore[misc]
+                (taken,) = in_turn([partial(write, path, cubes, dtype, compression)], runs)
                 cache = FeatureCache(path)
                 what = f"{dtype}, {compression}"
                 kib = cache.disk_bytes() / cache.frames / 1024
