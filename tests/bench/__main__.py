@@ -12,14 +12,14 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 import click
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
-SECTIONS = ("extraction", "cache", "training", "sweep", "growth")
+SECTIONS = ("extraction", "cache", "training", "sweep", "growth", "needs")
 HEADER = ("part", "here", "beside it", "bound", "")
 
 
@@ -36,16 +36,18 @@ def main(sections: tuple[str, ...], quick: bool) -> None:
     click.echo(told)
     for section in sections or SECTIONS:
         click.echo(f"\n## {section}\n")
-        lines = list(echoed(table(import_module(f"tests.bench.{section}").rows, quick)))
+        module = import_module(f"tests.bench.{section}")
+        header = getattr(module, "HEADER", HEADER)
+        lines = list(echoed(table(header, module.rows(quick))))
         if not quick:
             write(section, f"{told}:\n\n" + "\n".join(lines))
 
 
-def table(rows: Callable[[bool], Iterator[tuple[str, ...]]], quick: bool) -> Iterator[str]:
+def table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
     """The rows in Markdown, each as soon as it is measured."""
-    yield f"| {' | '.join(HEADER)} |"
-    yield "|---" * len(HEADER) + "|"
-    for row in rows(quick):
+    yield f"| {' | '.join(header)} |"
+    yield "|---" * len(header) + "|"
+    for row in rows:
         yield f"| {' | '.join(row)} |"
 
 

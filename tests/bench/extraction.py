@@ -55,7 +55,7 @@ def rows(quick: bool) -> Iterator[Row]:
     """Everything about extraction, a row as soon as it is measured."""
     runs = 3 if quick else 5
     with tempfile.TemporaryDirectory() as folder:
-        material = _material(Path(folder), quick)
+        material = material_of(Path(folder), quick)
         taken = in_turn([product(getattr(torch, precision)) for precision in PRECISIONS], runs)
         rates = [figure([OPERATIONS / seconds for seconds in times]) for times in taken]
         products = dict(zip(PRECISIONS, rates, strict=True))
@@ -205,6 +205,11 @@ def extracted(
     name: BackboneName, runtime: Runtime, precision: Precision, material: Material
 ) -> float:
     """Frames a second of `attnact features`, its start included."""
+    return whole(name, material, "--runtime", runtime, "--precision", precision)[0]
+
+
+def whole(name: BackboneName, material: Material, *options: str) -> tuple[float, float]:
+    """Frames a second of `attnact features`, its start included, and KiB of its cache a frame."""
     with tempfile.TemporaryDirectory() as folder:
         listing, cache = Path(folder, "clips.csv"), Path(folder, "clips.h5")
         with listing.open("w", newline="") as file:
@@ -212,12 +217,13 @@ def extracted(
             csv.writer(file).writerows([["path", "label"], *lines])
         weights = "random" if name == "googlenet" else str(material.weights)
         command = [sys.executable, "-m", "attnact", "features", "folder", "--videos", listing]
-        command += ["--out", cache, "--backbone", name, "--weights", weights]
-        command += ["--runtime", runtime, "--precision", precision, "--folds", "2"]
+        command += ["--out", cache, "--backbone", name, "--weights", weights, "--folds", "2"]
+        command += options
         start = time.perf_counter()
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         seconds = time.perf_counter() - start
-        return FeatureCache(cache).frames / seconds
+        made = FeatureCache(cache)
+        return made.frames / seconds, made.disk_bytes() / made.frames / 1024
 
 
 def looped(name: BackboneName, material: Material) -> float:
@@ -230,7 +236,8 @@ def looped(name: BackboneName, material: Material) -> float:
     return int(frames) / float(seconds)
 
 
-def _material(folder: Path, quick: bool) -> Material:
+def material_of(folder: Path, quick: bool) -> Material:
+    """Real clips and weights, or drawn and random ones; some frames of them ready."""
     clips = sorted((REAL / "videos" / "ut_interaction").glob("*.avi"))
     if not clips:
         (folder / "videos").mkdir()
