@@ -1,7 +1,7 @@
 """How fast each part is on this machine, beside what people write instead and what binds.
 
     make bench         # everything; writes the tables of docs/performance.md
-    make bench-quick   # two minutes, smaller; prints them
+    make bench-quick   # two minutes: the first three, smaller; prints them
     python -m tests.bench training growth  # some of it
 
 Measure with nothing else running: every figure is a median with the least and the most of several
@@ -34,7 +34,7 @@ def main(sections: tuple[str, ...], quick: bool) -> None:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     told = f"{device}, {os.cpu_count()} cores, torch {torch.__version__}"
     click.echo(told)
-    for section in sections or SECTIONS:
+    for section in sections or SECTIONS[: 3 if quick else None]:
         click.echo(f"\n## {section}\n")
         module = import_module(f"tests.bench.{section}")
         header = getattr(module, "HEADER", HEADER)

@@ -55,7 +55,7 @@ class Material(NamedTuple):
 
 def rows(quick: bool) -> Iterator[Row]:
     """Everything about extraction, a row as soon as it is measured."""
-    runs = 3
+    runs = 1 if quick else 3
     with tempfile.TemporaryDirectory() as folder:
         material = material_of(Path(folder), quick)
         taken = in_turn([product(getattr(torch, precision)) for precision in PRECISIONS], runs)
@@ -66,7 +66,7 @@ def rows(quick: bool) -> Iterator[Row]:
         decoding = decoded(material, runs)
         yield Row("decode and resize, one process", decoding.text("frames/s"))
         for name in NAMES:
-            yield from _backbone_rows(name, material, products, decoding.median, runs)
+            yield from _backbone_rows(name, material, products, decoding.median, runs, quick)
 
 
 def _backbone_rows(
@@ -75,6 +75,7 @@ def _backbone_rows(
     products: dict[Precision, Figure],
     decoding: float,
     runs: int,
+    quick: bool,
 ) -> Iterator[Row]:
     work, writing = flops(name), 0.0
     for runtime in RUNTIMES:
@@ -94,7 +95,7 @@ def _backbone_rows(
                 forward.text("frames/s"),
                 bound=f"{limit:,.0f} frames/s by the product; {forward.median / limit:.0%}",
             )
-            if (runtime, precision) not in WHOLE:
+            if (runtime, precision) not in WHOLE[quick:]:
                 continue
             ours, peers = side_by_side(name, runtime, precision, material, runs)
             quotients = [a / b for a, b in zip(ours, peers, strict=True)]
