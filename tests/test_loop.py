@@ -386,4 +386,4 @@ def test_some_clips_of_each_video(cache: FeatureCache, tmp_path: Path) -> None:
         found.append(result(run))
     assert found[0] == found[1]
     videos = np.flatnonzero(cache.folds["1"] == Split.TRAIN)
-    assert [line["clips"] for line in found[0][2] if line["phase"] == "final"][0] == len(videos)
+    assert found[0][2][-1]["clips"] == len(videos)

@@ -39,6 +39,8 @@ OTHERS = {
     "decoder": "decord",
     "compression": "none",
     "dtype": "uint8",
+    "runtime": "openvino",
+    "precision": "bfloat16",
 }
 
 
@@ -153,3 +155,14 @@ def test_a_damaged_plan(tmp_path: Path, text: str) -> None:
     plan_path(cache).write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(CacheError, match=r"plan.json: damaged; delete the folder .*small\.shards"):
         read_plan(cache)
+
+
+def test_a_plan_from_before_there_was_a_choice_is_of_torch_in_float32(tmp_path: Path) -> None:
+    cache = tmp_path / "small.h5"
+    keep_plan(cache, PLAN)
+    kept = json.loads(plan_path(cache).read_text())
+    del kept["settings"]["runtime"], kept["settings"]["precision"]
+    plan_path(cache).write_text(json.dumps(kept))
+    old = read_plan(cache)
+    assert old is not None
+    assert (old.settings.runtime, old.settings.precision) == ("torch", "float32")
