@@ -60,10 +60,16 @@ class Trainer:
         return run.summary()
 
 
+def stacks_on_a_gpu(config: TrainConfig, device: torch.device) -> bool:
+    """In place of what was measured, so that the tests have both."""
+    return config.model == "attention" and device.type == "cuda"
+
+
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     trainer = Trainer()
     monkeypatch.setattr(module, "train_together", trainer)
+    monkeypatch.setattr(module, "stacks", stacks_on_a_gpu)
     return trainer
 
 
@@ -123,6 +129,14 @@ def test_a_gpu_trains_the_penalties_of_a_seed_and_fold_together(
     assert trainer.stacks == [1, 1, 1, 2]
     on_cpu, _ = go(tmp_path / "b", cache, [0, 1, 10, 20], [0, 3], ["1", "2"])
     assert results(again) == results(on_cpu)
+
+
+def test_many_penalties_make_several_stacks(
+    trainer: Trainer, cache: FeatureCache, tmp_path: Path
+) -> None:
+    found, _ = go(tmp_path, cache, range(9), [0], ["1"], device="cuda")
+    assert trainer.stacks == [4, 4, 1]
+    assert penalties_of(found) == list(range(9))
 
 
 def test_models_that_are_not_of_one_shape_train_alone(

@@ -285,16 +285,20 @@ def test_a_run_that_cannot_begin_leaves_the_others(
 def test_where_a_stack_does_not_fit_they_train_one_by_one(
     alone: Any, cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = passes.StackedLSTMs.forward
+    """In the middle of an epoch, which they then begin anew."""
+    real, calls = passes.StackedLSTMs.forward, 0
 
     def too_much(stacked: Any, X: Any, mask: Any) -> Any:
-        if len(next(stacked.parameters())) == 3:
+        nonlocal calls
+        calls += 1
+        if calls > 3 and calls % 2:
             raise torch.OutOfMemoryError("no memory")
         return real(stacked, X, mask)
 
     monkeypatch.setattr(passes.StackedLSTMs, "forward", too_much)
     runs = begin(tmp_path, cache)
     together(runs, cache)
+    assert calls > 3
     assert_all_same(runs, alone(), cache)
 
 
@@ -309,6 +313,15 @@ def test_a_lone_run_tells_what_it_failed_on(
         train(begin(tmp_path, cache)[0], cache, features(cache))
 
 
-def test_only_a_gpu_stacks() -> None:
-    assert not stacks(torch.device("cpu"))
-    assert stacks(torch.device("cuda"))
+@pytest.mark.parametrize(
+    ("choices", "on_cpu", "on_gpu"),
+    [
+        ({}, True, True),
+        ({"attention": "context"}, False, True),
+        ({"model": "average"}, False, False),
+    ],
+)
+def test_which_runs_are_stacked(choices: dict[str, Any], on_cpu: bool, on_gpu: bool) -> None:
+    config = TrainConfig(**choices)
+    assert stacks(config, torch.device("cpu")) is on_cpu
+    assert stacks(config, torch.device("cuda")) is on_gpu

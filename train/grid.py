@@ -17,7 +17,7 @@ from attnact.errors import AttnactError
 from attnact.features import FeatureCache
 from attnact.train.config import TrainConfig
 from attnact.train.evaluate import metric, read_predictions
-from attnact.train.lockstep import FAILURES, stacks
+from attnact.train.lockstep import FAILURES, LARGEST, stacks
 from attnact.train.loop import train_together
 from attnact.train.runs import Run, create_run, open_run
 from attnact.train.store import FeatureStore
@@ -123,12 +123,16 @@ def _groups(
     cells: Mapping[Cell, TrainConfig], device: torch.device
 ) -> list[dict[Cell, TrainConfig]]:
     """The cells in their order, those together that train as one stack."""
-    groups: dict[Any, dict[Cell, TrainConfig]] = {}
+    groups: list[dict[Cell, TrainConfig]] = []
+    latest: dict[TrainConfig, dict[Cell, TrainConfig]] = {}  # of each of the choices but λ
     for cell, config in cells.items():
-        alone = config.model != "attention" or not stacks(device)
-        key = cell if alone else replace(config, attention_penalty=0.0)
-        groups.setdefault(key, {})[cell] = config
-    return list(groups.values())
+        choices = replace(config, attention_penalty=0.0)
+        group = latest.get(choices)
+        if group is None or len(group) == LARGEST or not stacks(config, device):
+            group = latest[choices] = {}
+            groups.append(group)
+        group[cell] = config
+    return groups
 
 
 def _train(

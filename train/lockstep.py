@@ -13,6 +13,7 @@ import torch
 
 from attnact.errors import AttnactError
 from attnact.progress import Advance, progress
+from attnact.train.config import TrainConfig
 from attnact.train.epoch import Line, Pass, train_epoch
 from attnact.train.selection import FINAL, SELECTION
 
@@ -24,13 +25,19 @@ Outcome = dict[str, Any] | Exception  # a run's summary, or what it failed on
 FAILURES = (AttnactError, MemoryError, OSError, RuntimeError)  # of a run, which leave the others
 
 
-def stacks(device: torch.device) -> bool:
-    """Whether several runs are trained as a stack on this device.
+LARGEST = 4  # runs of a stack: each takes memory of its own, and more would share little more
 
-    On a GPU: the steps of one are too small to fill it. On a CPU arithmetic binds, and a stack
-    saves none.
+
+def stacks(config: TrainConfig, device: torch.device) -> bool:
+    """Whether runs of such choices that differ in nothing but λ train faster as a stack.
+
+    On a GPU they do: the steps of one are too small to fill it. On a CPU arithmetic binds, and a
+    stack saves none of it, only the reading of X. That is worth it in location attention; in
+    context attention it is next to nothing beside the projections of X, of which every model has
+    its own, as large as X.
     """
-    return device.type == "cuda"
+    attends = config.model == "attention"
+    return attends and (device.type == "cuda" or config.attention == "location")
 
 
 def in_step(courses: Sequence[Course]) -> Iterator[tuple[int, Outcome]]:

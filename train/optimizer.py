@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attnact.train.config import TrainConfig
 
@@ -56,13 +56,13 @@ def stack_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Adam works on each weight alone, so a model's part of it is what it would be alone.
     """
     first = states[0]
+
+    def joined(weight: int, name: str) -> Tensor:
+        values: list[Tensor] = [it["state"][weight][name] for it in states]
+        return values[0].clone() if name == "step" else torch.stack(values)
+
     found = {
-        weight: {
-            name: value
-            if name == "step"
-            else torch.stack([it["state"][weight][name] for it in states])
-            for name, value in parts.items()
-        }
+        weight: {name: joined(weight, name) for name in parts}
         for weight, parts in first["state"].items()
     }
     return {**first, "state": found}

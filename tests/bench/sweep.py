@@ -50,7 +50,7 @@ def rows(quick: bool) -> Iterator[Row]:
 
         one, *others = in_turn([alone, in_a_row, stacked], 3)
         held = bytes_of(cache, videos) / 2**20
-        chosen = ("one after the other", "as a stack")[stacks(DEVICE)]
+        chosen = ("one after the other", "as a stack")[stacks(config, DEVICE)]
         for how, three in zip(("one after the other", "as a stack"), others, strict=True):
             yield Row(
                 f"three λ, 3×512, trained and scored {how}",
