@@ -109,7 +109,14 @@ def read_choices(path: Path) -> tuple[dict[str, Any], bool]:
         long = {short.removeprefix("--"): name for name, short in SHORT.items()}
         names = {key: long.get(key, key.replace("-", "_")) for key in values}
         return {names[key]: value for key, value in values.items() if value is not None}, of_run
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,  # brackets in brackets, without end
+    ) as error:
         raise click.UsageError(
             f"{path}: no TOML of choices such as hidden_size = 512, and no config.json of a run "
             f"({error})"

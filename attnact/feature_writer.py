@@ -127,6 +127,7 @@ class ShardWriter:
         if self._lock == RELEASED:
             raise ValueError("this shard was closed or abandoned before")
         _write_rows(self._file.create_group("videos"), self._rows)
+        self._file.attrs["digest"] = index_digest(self._file)
         self._file.flush()  # which may fail and leave a file that can still be discarded
         self._file.close()
         publish(self._part, self.path)
@@ -215,6 +216,8 @@ def write_index(
     for shard in range(shards):
         path = shard_path(cache, shard)
         with open_hdf5(path) as file, damage_told(path):
+            if file.attrs.get("digest", "") not in ("", index_digest(file)):  # older shards: none
+                raise ValueError("its tables changed")
             rows += read_rows(file["videos"])
             shard_frames.append(len(file["features"]))
             kinds.add((file["features"].dtype, file["features"].shape[1:]))

@@ -1,8 +1,11 @@
 """Many runs: the rows of a table × seeds × folds, each a run of its own.
 
-A grid that was stopped goes on where it stood, and a run that fails leaves the others.
+A grid that was stopped goes on where it stood, and a run that fails leaves the others. Several
+processes may train one grid: a run belongs to one of them.
 """
 
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -11,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from attnact.errors import AttnactError
+from attnact.errors import AttnactError, RunBusyError
 from attnact.features import FeatureCache
 from attnact.train.config import TrainConfig
 from attnact.train.evaluate import metric, read_predictions
@@ -19,6 +22,8 @@ from attnact.train.loop import train
 from attnact.train.runs import Run, create_run, open_run
 from attnact.train.store import FeatureStore
 from attnact.vocabulary import Split
+
+SECONDS_BETWEEN_LOOKS = 0.5  # at runs that another process trains
 
 
 @dataclass(frozen=True)
@@ -76,16 +81,27 @@ def train_grid(
         (name, seed, fold): replace(config, seed=seed, fold=fold)
         for (name, config), seed, fold in product(rows.items(), seeds, folds)
     }
-    for number, ((name, seed, fold), config) in enumerate(cells.items(), 1):
+    left = deque(enumerate(cells.items(), 1))
+    busy = 0  # of the last ones tried, how many another process trains
+    while left:
+        number, ((name, seed, fold), config) = cell = left.popleft()
         path = folder / f"{name}-fold{fold}-seed{seed}"
+        if busy > len(left):  # all that are left: one will be finished, or its process dies
+            time.sleep(SECONDS_BETWEEN_LOOKS)
         try:
             run = _begin(path, config, cache)
             result = run.summary() if run.finished else train(run, cache, store, tensorboard)
             read_predictions(run.predictions, cache)  # what a finished run left may be damaged
+        except RunBusyError:
+            left.append(cell)
+            busy += 1
+            continue
         except (AttnactError, MemoryError, OSError, RuntimeError) as error:
             failures.append((path, str(error)))
             report(f"{number}/{len(cells)} {path.name}: failed: {error}")
+            busy = 0
             continue
+        busy = 0
         runs[name, seed, fold] = run
         report(f"{number}/{len(cells)} {path.name}: {result['metric']} {result['value']:.3f}")
     found = []

@@ -35,7 +35,7 @@ from attnact.train.evaluate import (
 from attnact.train.initial import draw_released_weights
 from attnact.train.loss import clip_loss
 from attnact.train.optimizer import new_optimizer
-from attnact.train.runs import Run
+from attnact.train.runs import Run, only_here
 from attnact.train.selection import FINAL, SELECTION, best_epoch, cost, hold_out
 from attnact.train.store import FeatureStore, batches
 from attnact.vocabulary import Split
@@ -83,9 +83,14 @@ def train(
         tensorboard: write TensorBoard's files too; it must be installed.
 
     Raises:
-        RunError: too few videos or groups, a damaged state, a model that was not trained here, or
-            a loss that is not a number.
+        RunError: another process trains the run, too few videos or groups, a damaged state, a
+            model that was not trained here, or a loss that is not a number.
     """
+    with only_here(run):
+        return _train(run, cache, store, tensorboard)
+
+
+def _train(run: Run, cache: FeatureCache, store: FeatureStore, tensorboard: bool) -> dict[str, Any]:
     training = _training(run, cache, store)
     if tensorboard:
         from attnact.train.events import Events
