@@ -88,6 +88,9 @@ def config_option(config: type) -> Callable[[Command], Command]:
             near = get_close_matches(unknown[0], sorted(filter(None, options)), 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise click.UsageError(f"{path}: unknown choice {unknown[0]!r}{hint}")
+        lists = [name for name, value in values.items() if isinstance(value, list | dict)]
+        if lists:
+            raise click.UsageError(f"{path}: {lists[0]} must be one value")
         context.default_map = {**(context.default_map or {}), **values}
 
     text = "Choices from a TOML file or a run's config.json; options here win."

@@ -35,6 +35,7 @@ from attnact.features import (
     shard_path,
 )
 from attnact.files import lock_beside, publish, unlock
+from attnact.sealed import seal_file
 from attnact.vocabulary import Compression
 
 # Channel by channel, so that a channel's 49 locations lie beside each other: where it is zero it is
@@ -238,6 +239,7 @@ def write_index(
         if dtype == np.uint8:
             over("scales", (ROWS, ROWS), np.float32)
         file.attrs["digest"] = index_digest(file)
+    seal_file(part)
     publish(part, cache)
     return FeatureCache(cache)
 

@@ -1,11 +1,13 @@
-"""JSON that tells when a byte of it has changed since it was written."""
+"""JSON and files that tell when a byte of them has changed since they were written."""
 
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 DIGEST = "digest"
+MARK = b"attnact sha256 "  # and the digest, in hex, of all that stands before
 
 
 def seal(content: Mapping[str, Any], free: str = "") -> dict[str, Any]:
@@ -36,6 +38,19 @@ def parse(text: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("not an object")
     return content
+
+
+def seal_file(path: Path) -> None:
+    """Adds a digest at the end of a file of a format that reads no further than it needs."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("ab") as file:
+        file.write(MARK + digest.encode())
+
+
+def is_broken(path: Path) -> bool:
+    """Whether a file has a digest at its end and is not what it was; one without may be either."""
+    content, mark, digest = path.read_bytes().rpartition(MARK)
+    return bool(mark) and hashlib.sha256(content).hexdigest().encode() != digest
 
 
 def _digest(content: Mapping[str, Any], free: str) -> str:

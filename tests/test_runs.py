@@ -97,7 +97,7 @@ def test_a_config_that_changed_is_refused(run: Run, key: str) -> None:
     content = json.loads(path.read_text())
     content[key] = content[key] | {"seed": 8} if key == "train" else content[key] + "x"
     path.write_text(json.dumps(content))
-    with pytest.raises(RunError, match="damaged .its digest is that of other content") as caught:
+    with pytest.raises(RunError, match=r"damaged .its digest is that of other content") as caught:
         open_run(run.folder)
     one_line(caught, path)
 
