@@ -6,6 +6,7 @@ threads need not wait for each other. Those of another go through HDF5.
 """
 
 import os
+import threading
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -17,6 +18,8 @@ import zstandard
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
+
+_thread = threading.local()  # has a decompressor: a new one for each chunk costs a tenth
 
 GZIP, ZSTD = 1, 32015  # as HDF5 numbers its filters
 
@@ -33,13 +36,18 @@ class Chunks:
         self._shape: tuple[int, ...] = dataset.chunks
         self._file: int = dataset.file.id.get_vfd_handle()
         self.frames = self._shape[0]
-        made, found = dataset.id.get_create_plist(), []
+        made = dataset.id.get_create_plist()
+        found: list[Any] = []
         dataset.id.chunk_iter(found.append)
         filters = tuple(made.get_filter(i)[0] for i in range(made.get_nfilters()))
         self._places = {chunk.chunk_offset[0] // self.frames: chunk for chunk in found}
         skipped = any(chunk.filter_mask for chunk in found)  # HDF5 may leave a filter out
         self._unpack = None if skipped else UNPACK.get(filters)
-        self.direct = self._unpack is not None
+        # Uncompressed chunks are views of the file in memory.
+        plain = not skipped and not filters
+        mapped = np.memmap(dataset.file.filename, np.uint8, "r") if plain else None
+        self._map = None if mapped is None else mapped.view(np.ndarray)
+        self.direct = plain or self._unpack is not None
 
     def read(self, chunk: int, frames: Ints, out: Array, rows: Ints) -> None:
         """Puts these frames of a chunk, counted from its first, into these rows of `out`.
@@ -48,6 +56,11 @@ class Chunks:
             KeyError, OSError, ValueError: the chunk is missing or does not decompress.
         """
         there, here = _as_slice(rows), _as_slice(frames)
+        if self._map is not None:
+            place = self._places[chunk]
+            raw = self._map[place.byte_offset : place.byte_offset + place.size]
+            out[there] = raw.view(out.dtype).reshape(self._shape)[here]
+            return
         if isinstance(there, slice) and len(rows) == self.frames and isinstance(here, slice):
             self._fill(chunk, out[there])
             return
@@ -62,7 +75,7 @@ class Chunks:
             block[: len(frames)] = frames
             return
         place = self._places[chunk]
-        flat = memoryview(block.reshape(-1).view(np.uint8))
+        flat = block.reshape(-1).view(np.uint8).data
         filled = self._unpack(self._file, place.byte_offset, place.size, flat)
         if filled != len(flat):
             raise OSError(f"chunk {chunk}: {filled} bytes of {len(flat)}")
@@ -101,10 +114,6 @@ def _as_slice(ascending: Ints) -> slice | Ints:
     return slice(first, last + 1) if run else ascending
 
 
-def _plain(file: int, offset: int, size: int, out: memoryview) -> int:
-    return os.preadv(file, [out], offset)
-
-
 def _gunzip(file: int, offset: int, size: int, out: memoryview) -> int:
     try:
         content = zlib.decompress(os.pread(file, size, offset), bufsize=len(out))
@@ -116,8 +125,10 @@ def _gunzip(file: int, offset: int, size: int, out: memoryview) -> int:
 
 def _unzstd(file: int, offset: int, size: int, out: memoryview) -> int:
     packed = os.pread(file, size, offset)
+    if not hasattr(_thread, "zstd"):
+        _thread.zstd = zstandard.ZstdDecompressor()
     try:
-        with zstandard.ZstdDecompressor().stream_reader(packed) as stream:
+        with _thread.zstd.stream_reader(packed) as stream:
             return int(stream.readinto(out))
     except zstandard.ZstdError as error:
         raise OSError(f"does not decompress: {error}") from error
@@ -125,7 +136,6 @@ def _unzstd(file: int, offset: int, size: int, out: memoryview) -> int:
 
 # (open file, where the chunk begins, its bytes, what to fill) → bytes filled
 UNPACK: dict[tuple[int, ...], Callable[[int, int, int, memoryview], int]] = {
-    (): _plain,
     (GZIP,): _gunzip,
     (ZSTD,): _unzstd,
 }

@@ -2,7 +2,8 @@
 
 A feature x of a location whose largest feature is s is kept as q = round(255 √(x / s)), and comes
 back as s (q / 255)². Most features are small beside the largest of their location, and the root
-keeps its finest steps for them: twice as exact as even steps at 5 % more disk space.
+keeps its finest steps for them. A frame of real features is off by 0.37 %, the worst of 8,000 by
+0.46 %; with even steps by 0.45 %, with one scale for a whole frame by 0.5 %.
 """
 
 from typing import Any, NamedTuple

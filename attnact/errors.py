@@ -25,6 +25,10 @@ class WeightsError(AttnactError):
     """Backbone weights that are missing, broken, or of another network."""
 
 
+class UnsupportedError(AttnactError):
+    """A way to run the backbone that this machine does not have."""
+
+
 class CacheError(AttnactError):
     """A feature cache that is missing, broken, of another schema, or of other settings."""
 

@@ -9,7 +9,7 @@ import os
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -36,12 +36,13 @@ from attnact.features import (
 )
 from attnact.files import lock_beside, publish, unlock
 from attnact.sealed import seal_file
+from attnact.tables import text_column, write_rows
 from attnact.vocabulary import Compression
 
 # Channel by channel, so that a channel's 49 locations lie beside each other: where it is zero it is
 # zero at most of them, and the file is a fifth smaller than location by location.
 CUBE_IN_FILE = (CHANNELS, ROWS, ROWS)
-CHUNK_FRAMES = {"features": 4, "scales": 256}  # 392 KiB of float16
+CHUNK_FRAMES = {"features": 4, "scales": 32}  # 392 KiB of float16
 RELEASED = -1  # in place of a lock
 
 # No shuffle filter: 84 % of these features are zero, and shuffling them makes the files larger.
@@ -99,7 +100,7 @@ class ShardWriter:
                 f"{self.path}: features overflow {cubes.dtype}; are the weights right?"
             )
         if self._scales is not None and (cubes < 0).any():
-            raise CacheError(f"{self.path}: features below zero, which uint8 has no place for")
+            raise CacheError(f"{self.path}: features below zero; uint8 has none, float16 has")
         stored = Stored(cubes, None) if self._scales is None else to_uint8(cubes)
         in_file = np.ascontiguousarray(np.moveaxis(stored.cubes, -1, 1))
         self._checksum = zlib.crc32(in_file.data, self._checksum)
@@ -127,7 +128,7 @@ class ShardWriter:
         """Makes the shard appear under its name, whole."""
         if self._lock == RELEASED:
             raise ValueError("this shard was closed or abandoned before")
-        _write_rows(self._file.create_group("videos"), self._rows)
+        write_rows(self._file.create_group("videos"), self._rows)
         self._file.attrs["digest"] = index_digest(self._file)
         self._file.flush()  # which may fail and leave a file that can still be discarded
         self._file.close()
@@ -230,7 +231,7 @@ def write_index(
     with h5py.File(part, "w") as file:
         file.attrs.update(schema=schema, name=listing.name, root=str(listing.root))
         file.create_group("provenance").attrs.update(provenance)
-        file["classes"] = _text(listing.classes)
+        file["classes"] = text_column(listing.classes)
         file["shard_frames"] = np.array(shard_frames, np.int64)
         _write_videos(file, [row for row in rows if not row.failure], listing)
         _write_failures(file, [row for row in rows if row.failure], listing)
@@ -247,10 +248,10 @@ def write_index(
 def _write_videos(file: Any, rows: Sequence[VideoRow], listing: Listing) -> None:
     order = [row.video for row in rows]
     videos = file.create_group("videos")
-    _write_rows(videos, rows)
-    videos["path"] = _text([listing.paths[i] for i in order])
-    videos["name"] = _text([PurePosixPath(listing.paths[i]).stem for i in order])
-    videos["group"] = _text([listing.groups[i] for i in order])
+    write_rows(videos, rows)
+    videos["path"] = text_column([listing.paths[i] for i in order])
+    videos["name"] = text_column([PurePosixPath(listing.paths[i]).stem for i in order])
+    videos["group"] = text_column([listing.groups[i] for i in order])
     videos["first_frame"] = np.cumsum([0, *(row.frames for row in rows)])[:-1]
     videos["label"] = listing.labels[order]
     folds = file.create_group("folds", track_order=True)
@@ -260,17 +261,8 @@ def _write_videos(file: Any, rows: Sequence[VideoRow], listing: Listing) -> None
 
 def _write_failures(file: Any, rows: Sequence[VideoRow], listing: Listing) -> None:
     failures = file.create_group("failures")
-    failures["path"] = _text([listing.paths[row.video] for row in rows])
-    failures["reason"] = _text([row.failure for row in rows])
-
-
-def _write_rows(group: Any, rows: Sequence[VideoRow]) -> None:
-    for field in fields(VideoRow):
-        column = [getattr(row, field.name) for row in rows]
-        if field.type is str:
-            group[field.name] = _text(column)
-        else:
-            group[field.name] = np.array(column, np.float64 if field.type is float else np.int64)
+    failures["path"] = text_column([listing.paths[row.video] for row in rows])
+    failures["reason"] = text_column([row.failure for row in rows])
 
 
 def _over_shards(
@@ -293,7 +285,3 @@ def _over_shards(
             )
         start += frames
     file.create_virtual_dataset(name, layout)
-
-
-def _text(values: Sequence[str]) -> Any:
-    return np.array(values, h5py.string_dtype())

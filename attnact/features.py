@@ -6,18 +6,13 @@
 One file to open, many files to write; `feature_writer` writes them.
 """
 
-import hashlib
-import json
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
@@ -26,6 +21,7 @@ from attnact.compact import Cubes, Stored, to_float
 from attnact.errors import CacheError
 from attnact.sealed import is_broken
 from attnact.shards import DAMAGE, Shard, damage_told, open_hdf5, shard_path
+from attnact.tables import VideoRow, index_digest, read_rows, read_text
 
 __all__ = [
     "CHANNELS",
@@ -49,28 +45,6 @@ ROWS, CHANNELS = 7, 1024
 LOCATIONS = ROWS * ROWS
 CUBE = (ROWS, ROWS, CHANNELS)
 DTYPES = ("<f2", "|u1", "<f4")  # of features, as numpy writes them
-
-
-@dataclass(frozen=True)
-class VideoRow:
-    """What is known of one video's features; a column each in the files.
-
-    video: position in the extraction's list of videos.
-    declared_frames: what the file's header promised, 0 where it did not.
-    checksum: CRC-32 of the video's feature cubes as they are stored, uncompressed, and of their
-        scales after them where there are any.
-    failure: why the video was given up; empty for a video that the cache holds.
-    """
-
-    video: int
-    frames: int = 0
-    frame_rate: float = 0.0
-    width: int = 0
-    height: int = 0
-    declared_frames: int = 0
-    decoder: str = ""
-    checksum: int = 0
-    failure: str = ""
 
 
 class FeatureCache:
@@ -101,10 +75,10 @@ class FeatureCache:
             self.root = Path(file.attrs["root"])
             self.digest = str(file.attrs["digest"])
             self.provenance: dict[str, str] = dict(file["provenance"].attrs)
-            self.classes = _strings(file["classes"])
+            self.classes = read_text(file["classes"])
             self.rows = read_rows(file["videos"])
-            self.paths = _strings(file["videos/path"])
-            self.groups = _strings(file["videos/group"])
+            self.paths = read_text(file["videos/path"])
+            self.groups = read_text(file["videos/group"])
             self.labels: npt.NDArray[np.int64] = file["videos/label"][()]
             self.first_frames: npt.NDArray[np.int64] = file["videos/first_frame"][()]
             self.folds: dict[str, npt.NDArray[np.int8]] = {
@@ -112,7 +86,7 @@ class FeatureCache:
             }
             failures = file["failures"]
             self.failures = list(
-                zip(_strings(failures["path"]), _strings(failures["reason"]), strict=True)
+                zip(read_text(failures["path"]), read_text(failures["reason"]), strict=True)
             )
             self.dtype: np.dtype[Any] = file["features"].dtype
             self._cube: tuple[int, ...] = file["features"].shape[1:]
@@ -173,14 +147,11 @@ class FeatureCache:
         compact = self.dtype == np.uint8
         scales = np.empty((len(positions), ROWS, ROWS), np.float32) if compact else None
         shards = np.searchsorted(self._shard_starts, positions, "right") - 1
-        work = []
+        work: list[Callable[[], None]] = []
         for number in np.unique(shards).tolist():
             rows = np.flatnonzero(shards == number)
             frames = positions[rows] - self._shard_starts[number]
-            shard = self._shard(number)
-            work += [partial(shard.read, *part, cubes) for part in shard.parts(frames, rows)]
-            if scales is not None:
-                scales[rows] = shard.read_scales(frames)
+            work += self._shard(number).work(frames, rows, cubes, scales)
         if self._pool is None:
             self._pool = ThreadPoolExecutor(cores(), "chunks")
         side_by_side(self._pool, cores(), work)
@@ -225,7 +196,7 @@ class FeatureCache:
     @property
     def parallel(self) -> bool:
         """Whether several cores decompress at the same time; a compression may not allow it."""
-        return all(self._shard(i).chunks.direct for i in range(len(self._shard_starts) - 1)[:1])
+        return all(self._shard(i).features.direct for i in range(len(self._shard_starts) - 1)[:1])
 
     def _as_in_file(self, cubes: Array) -> Array:
         return cubes if self._cube == CUBE else np.moveaxis(cubes, -1, 1)
@@ -237,30 +208,6 @@ class FeatureCache:
         if shard not in self._shards:
             self._shards[shard] = Shard(shard_path(self.path, shard))
         return self._shards[shard]
-
-
-def read_rows(group: Any) -> list[VideoRow]:
-    """The rows of a `videos` group of a shard or an index."""
-    columns = [
-        _strings(group[field.name]) if field.type is str else group[field.name][()].tolist()
-        for field in fields(VideoRow)
-    ]
-    return [VideoRow(*values) for values in zip(*columns, strict=True)]
-
-
-def index_digest(file: Any) -> str:
-    """SHA-256 of every table and attribute of an index or a shard but features, scales, itself."""
-    attributes = {key: str(value) for key, value in file.attrs.items() if key != "digest"}
-    content: dict[str, Any] = {"": attributes}
-
-    def add(name: str, item: Any) -> None:
-        content[name] = {key: str(value) for key, value in item.attrs.items()}
-        if isinstance(item, h5py.Dataset) and name not in ("features", "scales"):
-            text = h5py.check_string_dtype(item.dtype)
-            content[name][""] = _strings(item) if text else item[()].tolist()
-
-    file.visititems(add)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _check(file: Any, path: Path) -> None:
@@ -296,7 +243,3 @@ def _damaged(path: Path) -> CacheError:
         f"{path}: its tables are damaged; delete this one file (not the shards) and run "
         "`attnact features` again"
     )
-
-
-def _strings(dataset: Any) -> list[str]:
-    return list(dataset.asstr()[()])

@@ -1,7 +1,8 @@
 """One shard of a feature cache: where it lies, and what is in it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,27 +58,30 @@ class Shard:
         self._path = path
         self._file = open_hdf5(path)
         with damage_told(path):
-            self.chunks = Chunks(self._file["features"])
+            self.features = Chunks(self._file["features"])
+            self.scales = Chunks(self._file["scales"]) if "scales" in self._file else None
 
-    def parts(self, frames: Ints, rows: Ints) -> Iterator[tuple[int, Ints, Ints]]:
-        """What to read to fill `rows` with these frames: a chunk, the frames in it, their rows."""
-        chunk, frame = np.divmod(frames, self.chunks.frames)
-        order = np.argsort(chunk, kind="stable")
-        for part in np.split(order, np.flatnonzero(np.diff(chunk[order])) + 1):
-            yield int(chunk[part[0]]), frame[part], rows[part]
+    def work(
+        self, frames: Ints, rows: Ints, cubes: Array, scales: Array | None
+    ) -> Iterator[Callable[[], None]]:
+        """What puts these frames of the shard into these rows, in pieces for several threads."""
+        for chunks, out in ((self.features, cubes), (self.scales, scales)):
+            if chunks is not None and out is not None:
+                for part in _by_chunk(frames, rows, chunks.frames):
+                    yield partial(self._read, chunks, out, *part)
 
-    def read(self, chunk: int, frames: Ints, rows: Ints, out: Array) -> None:
-        """See `Chunks.read`; what goes wrong becomes a CacheError."""
+    def _read(self, chunks: Chunks, out: Array, chunk: int, frames: Ints, rows: Ints) -> None:
         with damage_told(self._path):
-            self.chunks.read(chunk, frames, out, rows)
-
-    def read_scales(self, frames: Ints) -> Array:
-        """The scales (n, 7, 7) of these frames of the shard."""
-        first = int(frames.min())
-        with damage_told(self._path):
-            run: Array = self._file["scales"][first : int(frames.max()) + 1]
-        return run[frames - first]
+            chunks.read(chunk, frames, out, rows)
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def _by_chunk(frames: Ints, rows: Ints, size: int) -> Iterator[tuple[int, Ints, Ints]]:
+    """The chunks that hold these frames: which, the frames counted from its first, their rows."""
+    chunk, frame = np.divmod(frames, size)
+    order = np.argsort(chunk, kind="stable")
+    for part in np.split(order, np.flatnonzero(np.diff(chunk[order])) + 1):
+        yield int(chunk[part[0]]), frame[part], rows[part]

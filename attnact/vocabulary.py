@@ -9,6 +9,8 @@ Resize = Literal["squash", "crop"]
 Decoder = Literal["pyav", "decord"]
 Compression = Literal["zstd", "lz4", "gzip", "none"]
 FeatureType = Literal["float16", "uint8"]
+Runtime = Literal["auto", "torch", "openvino"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 Recipe = Literal["paper", "released"]
 ModelKind = Literal["attention", "average", "max", "softmax"]

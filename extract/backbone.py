@@ -6,7 +6,6 @@ Both are GoogLeNets cut after inception 5b, whose output is 7×7 locations of 10
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
 from attnact.extract.bvlc_googlenet import BVLCGoogLeNet, to_caffe
 from attnact.extract.googlenet import (
@@ -22,6 +22,7 @@ from attnact.extract.googlenet import (
     random_googlenet,
     to_torchvision,
 )
+from attnact.extract.runtime import choose, make_runner
 from attnact.extract.weights import (
     PUBLISHED,
     digest,
@@ -31,13 +32,9 @@ from attnact.extract.weights import (
     read_weights,
 )
 from attnact.files import publish
+from attnact.vocabulary import Precision, Runtime
 
 FRAME = (224, 224, 3)  # rows, columns, RGB
-
-# On a CPU the frames of a batch pass through the network so many at a time. Every activation then
-# stays below the 32 MiB from which on glibc asks the system for fresh pages each time: a batch of
-# 32 in one go is a fifth slower.
-FRAMES_AT_ONCE = 8
 
 RANDOM = "random"  # in place of a file: weights drawn from a seed
 RANDOM_NOTE = "attnact.random"  # where the metadata of a saved file of such weights says so
@@ -58,6 +55,20 @@ NETWORKS = {
 BACKBONES = tuple(NETWORKS)
 
 
+class Whole(nn.Module):
+    """A network from frames to feature cubes."""
+
+    def __init__(self, network: nn.Module, prepare: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._network, self._prepare = network, prepare
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Run it: uint8 RGB (B, 224, 224, 3) → (B, 7, 7, 1024), in the type of its weights."""
+        pixels = self._prepare(_pixels(frames)).to(next(self.parameters()).dtype)
+        features: Tensor = self._network(pixels)
+        return features.permute(0, 2, 3, 1).contiguous()
+
+
 class Backbone:
     """A network with its weights, ready to run; `load_backbone` makes one.
 
@@ -66,6 +77,8 @@ class Backbone:
     is_random  whether they were never trained
     digest     SHA-256 of their names, shapes and bytes, in hex
     device     where the network runs and its feature cubes come to lie
+    runtime    what runs it, "torch" or "openvino"
+    precision  in which it runs, "float32", "bfloat16" or "float16"
     """
 
     def __init__(
@@ -75,21 +88,23 @@ class Backbone:
         weights: str,
         is_random: bool,
         device: str | torch.device,
+        runtime: Runtime = "torch",
+        precision: Precision = "float32",
     ) -> None:
         self.name = name
         self.weights = weights
         self.is_random = is_random
         self.digest = digest(state)
         self.device = torch.device(device)
+        how = choose(runtime, precision, self.device)
+        self.runtime, self.precision = how
         self._state = state
-        self._prepare = NETWORKS[name].prepare
         network = NETWORKS[name].build()
         network.load_state_dict(state, assign=True)
         network.eval().requires_grad_(False)
         fold_batch_norms(network)  # Caffe's network has none
-        network.to(self.device)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._network = network
+        whole = Whole(network, NETWORKS[name].prepare)
+        self._runner = make_runner(whole, how, self.device)
 
     def __call__(self, frames: Tensor) -> Tensor:
         """Turn frames into feature cubes.
@@ -99,14 +114,16 @@ class Backbone:
         location row · 7 + column is [row, column]. Raises ValueError for anything but such frames.
         """
         _check(frames)
-        frames = frames.to(self.device)
-        parts = torch.split(frames, FRAMES_AT_ONCE) if self.device.type == "cpu" else (frames,)
-        with torch.inference_mode(), _full_float32():
-            return torch.cat([self._run(part) for part in parts])
+        return self._runner.start(frames)().float().to(self.device)
 
-    def _run(self, frames: Tensor) -> Tensor:
-        features: Tensor = self._network(self._prepare(_pixels(frames)))
-        return features.permute(0, 2, 3, 1).contiguous()
+    def start(self, frames: Tensor) -> Callable[[], Tensor]:
+        """Begin to turn frames into feature cubes; what it returns waits for them when called.
+
+        The cubes are float16 on the CPU, as a cache holds them; else as in a call.
+        """
+        _check(frames)
+        wait = self._runner.start(frames)
+        return lambda: wait().half()
 
     def save(self, path: Path) -> None:
         """Write the weights to a .safetensors file, for `load_backbone` to read again.
@@ -125,6 +142,8 @@ def load_backbone(
     device: str | torch.device = "cpu",
     calibration: Tensor | None = None,
     seed: int = 0,
+    runtime: Runtime = "torch",
+    precision: Precision = "float32",
 ) -> Backbone:
     """Load a backbone with its published weights, those of a file, or random ones.
 
@@ -133,8 +152,11 @@ def load_backbone(
     "random", for `googlenet` alone and for tests and demonstrations, draws them from `seed` and
     calibrates the batch norms on `calibration`, a few dozen frames, uint8 RGB (n, 224, 224, 3).
 
-    Raises ValueError for arguments that do not fit together and WeightsError for weights that
-    cannot be fetched or read, or are another network's.
+    runtime, precision: how it runs; "auto" is the fastest here that keeps the features right.
+
+    Raises ValueError for arguments that do not fit together, WeightsError for weights that cannot
+    be fetched or read, or are another network's, and UnsupportedError where this machine cannot run
+    it so.
     """
     if name not in BACKBONES:
         raise ValueError(f"there is no backbone {name!r}: choose one of {', '.join(BACKBONES)}")
@@ -144,13 +166,18 @@ def load_backbone(
         _check(calibration)
         state = random_googlenet(_pixels(calibration.cpu()), seed)
         text = f"random (seed {seed}), batch norms calibrated on {len(calibration)} frames"
-        return Backbone(name, state, text, True, device)
+        return Backbone(name, state, text, True, device, runtime, precision)
     path = fetch_published(name) if weights is None else Path(weights)
     network = NETWORKS[name]
     state = fit(read_weights(path), network.build(), network.spare, path)
     note = _random_note(path)
     text = note or (PUBLISHED[name].label if weights is None else path.name)
-    return Backbone(name, state, text, note is not None, device)
+    return Backbone(name, state, text, note is not None, device, runtime, precision)
+
+
+def likeness(cubes: Tensor, exact: Tensor) -> float:
+    """The cosine of each frame's features with its exact ones, both (B, ...), on average."""
+    return cosine_similarity(cubes.flatten(1), exact.flatten(1), dim=1).mean().item()
 
 
 def weights_at_hand(name: str) -> bool:
@@ -165,8 +192,6 @@ def _check(frames: Tensor) -> None:
 
 
 def _pixels(frames: Tensor) -> Tensor:
-    # Frames seen as (B, 3, 224, 224) lie in memory just as channels_last wants them. So does all
-    # that comes of them, up to the cubes: nothing is ever rearranged.
     return frames.permute(0, 3, 1, 2).float()
 
 
@@ -175,9 +200,3 @@ def _random_note(path: Path) -> str | None:
         return None
     with safetensors.safe_open(path, framework="pt") as file:
         return (file.metadata() or {}).get(RANDOM_NOTE)
-
-
-def _full_float32() -> AbstractContextManager[None]:
-    # A recent GPU would convolve in TF32 unless told not to, with the precision of a float16: too
-    # little to agree with Caffe. The same frames shall give the same bits again, too.
-    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)

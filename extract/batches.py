@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
+import torch
 
 from attnact.extract.decoding import Ended, Event, Failed, Frames, decode
 from attnact.extract.plan import Plan
@@ -33,13 +33,14 @@ class Batch:
 
 
 def batches(
-    videos: Sequence[int], events: Iterable[tuple[int, Event]], size: int
+    videos: Sequence[int], events: Iterable[tuple[int, Event]], size: int, pinned: bool = False
 ) -> Iterator[Batch]:
     """The frames of some videos in batches of `size`; the last one says so and may be empty.
 
     events: (position in `videos`, event), as `decode` yields them.
+    pinned: in memory that a GPU copies from while others work.
     """
-    batch = _empty_batch(size)
+    batch = _empty_batch(size, pinned)
     for position, event in events:
         video = videos[position]
         if not isinstance(event, Frames):
@@ -54,14 +55,15 @@ def batches(
             frames = frames[taken:]
             if batch.filled == size:
                 yield batch
-                batch = _empty_batch(size)
+                batch = _empty_batch(size, pinned)
     batch.frames[batch.filled :] = 0
     batch.last = True
     yield batch
 
 
-def _empty_batch(size: int) -> Batch:
-    return Batch(np.empty((size, FRAME_SIDE, FRAME_SIDE, 3), np.uint8))
+def _empty_batch(size: int, pinned: bool) -> Batch:
+    shape = (size, FRAME_SIDE, FRAME_SIDE, 3)
+    return Batch(torch.empty(shape, dtype=torch.uint8, pin_memory=pinned).numpy())
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Job:
     size: frames of a batch.
     decoders: shards that are read at the same time.
     time_limit: seconds without a frame after which a file is given up.
+    pinned: whether the batches go to a GPU.
     """
 
     plan: Plan
@@ -79,6 +82,7 @@ class Job:
     size: int
     decoders: int
     time_limit: float
+    pinned: bool = False
 
 
 class Readers:
@@ -134,7 +138,7 @@ class Readers:
         paths = [job.root / job.plan.paths[video] for video in videos]
         settings = job.plan.settings
         events = decode(paths, settings.decoder, settings.resize, job.time_limit)
-        for batch in batches(videos, events, job.size):
+        for batch in batches(videos, events, job.size, job.pinned):
             if not self._put((writer, batch)):
                 return
 

@@ -5,6 +5,8 @@ it gives: the state dict of `BVLCGoogLeNet` holds `inception_3a/3x3_reduce.weigh
 is what Caffe's weights are called, so nothing needs renaming to be loaded.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, max_pool2d
@@ -81,8 +83,8 @@ class BVLCGoogLeNet(nn.Module):
 
 def to_caffe(pixels: Tensor) -> Tensor:
     """Make the network's input: RGB 0-255, (B, 3, H, W), → BGR minus its means, same shape."""
-    mean = pixels.new_tensor(MEAN_BGR).view(3, 1, 1)
-    return pixels.flip(1) - mean
+    # Channel by channel, for a tensor of means could not be made while a GPU records.
+    return torch.cat([pixels[:, 2 - i : 3 - i] - MEAN_BGR[i] for i in range(3)], dim=1)
 
 
 def local_response_norm(x: Tensor) -> Tensor:
@@ -93,9 +95,10 @@ def local_response_norm(x: Tensor) -> Tensor:
     quarter of what torch's own `local_response_norm` does with its average over a padded copy.
     """
     channels = x.shape[1]
-    band = x.new_full((channels, channels), 1e-4 / 5).tril(2).triu(-2)
-    s = conv2d(x * x, band.view(channels, channels, 1, 1), bias=x.new_ones(channels))
-    root = s.rsqrt_()  # s^-0.75 = s^-0.5 · (s^-0.5)^0.5, cheaper than a power
+    band = x.new_ones(channels, channels).tril(2).triu(-2)
+    small = x * math.sqrt(1e-4 / 5)  # before it is squared, or float16 would overflow
+    s = conv2d(small * small, band.view(channels, channels, 1, 1), bias=x.new_ones(channels))
+    root = s.rsqrt()  # s^-0.75 = s^-0.5 · (s^-0.5)^0.5, cheaper than a power
     return root.sqrt().mul_(root).mul_(x)
 
 

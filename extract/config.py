@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from attnact.vocabulary import BackboneName, Compression, Decoder, FeatureType, Resize
+from attnact.vocabulary import (
+    BackboneName,
+    Compression,
+    Decoder,
+    FeatureType,
+    Precision,
+    Resize,
+    Runtime,
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,8 @@ class ExtractConfig:
     decoder: Annotated[Decoder, "decord is used only for files that it reads right."] = "pyav"
     compression: Annotated[Compression, "Of the cache; `none` and `gzip` need no plugin."] = "zstd"
     dtype: Annotated[FeatureType, "Of the cache; `uint8` takes half, rounded by 0.4 %."] = "float16"
+    runtime: Annotated[Runtime, "What runs the network; `auto` is the fastest installed."] = "auto"
+    precision: Annotated[Precision, "`auto` is the fastest that keeps the features right."] = "auto"
     device: Annotated[str | None, "As torch names it.  [default: the GPU if there is one]"] = None
     decoders: Annotated[int | None, "Processes.  [default: as many as the network can use]"] = None
     time_limit: Annotated[float, "Seconds without a frame until a file is given up."] = 60.0

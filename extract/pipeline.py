@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 
 from attnact.errors import DatasetError, VideoError
-from attnact.extract.backbone import RANDOM, Backbone, load_backbone
+from attnact.extract.backbone import RANDOM, Backbone, likeness, load_backbone
 from attnact.extract.batches import Batch, Job, Readers
 from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset
@@ -32,6 +33,13 @@ from attnact.features import Cubes, FeatureCache, VideoRow
 from attnact.files import check_disk, full_disk_told
 from attnact.progress import progress
 from attnact.provenance import command, now, versions
+from attnact.vocabulary import Precision, Runtime
+
+UNDER_WAY = 3  # batches between the network's door and the disk, so that neither waits
+
+CALIBRATED_ON = 32  # videos that random weights are calibrated on
+LOOKED_AT = 8  # videos on which a precision shows that it keeps the features right, ...
+ALIKE = 0.9995  # ... which is when they are so like those in float32
 
 
 @dataclass(frozen=True)
@@ -57,8 +65,8 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig) -> Extraction:
         WeightsError: the weights are missing or broken.
         CacheError: the cache was begun with other settings or other videos.
     """
-    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    backbone = _backbone(dataset, cache, config, device)
+    plan = read_plan(cache)
+    backbone = _backbone(dataset, cache, config, plan)
     settings = Settings(
         backbone=config.backbone,
         weights=backbone.weights,
@@ -67,18 +75,20 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig) -> Extraction:
         decoder=config.decoder,
         compression=config.compression,
         dtype=config.dtype,
+        runtime=backbone.runtime,
+        precision=backbone.precision,
     )
     paths = tuple(video.path for video in dataset.videos)
-    plan = read_plan(cache)
     if plan is None:
         plan = _new_plan(dataset, settings, config.time_limit)
     else:
         check_same(cache, plan, settings, paths)
     on_gpu = backbone.device.type == "cuda"
     cores = os.cpu_count() or 1
-    # One core decodes some 1000 frames/s; a network on the same CPU takes far fewer.
-    decoders = config.decoders or (max(1, cores - 1) if on_gpu else max(1, cores // 8))
-    job = Job(plan, cache, dataset.root, 128 if on_gpu else 32, decoders, config.time_limit)
+    # One core decodes some 1000 frames/s; a network on the same CPU takes some 200 a core.
+    decoders = config.decoders or (max(1, cores - 1) if on_gpu else max(1, cores // 4))
+    size = 128 if on_gpu else 32
+    job = Job(plan, cache, dataset.root, size, decoders, config.time_limit, pinned=on_gpu)
     given = config.weights not in (None, RANDOM)
     file = str(Path(config.weights).resolve()) if config.weights and given else ""
     return Extraction(dataset, backbone, job, file)
@@ -88,10 +98,10 @@ def forward_rate(extraction: Extraction) -> float:
     """Frames a second of the network alone, from two batches after one to warm up."""
     size = extraction.job.size
     frames = torch.zeros((size, FRAME_SIDE, FRAME_SIDE, 3), dtype=torch.uint8)
-    extraction.backbone(frames).cpu()
+    extraction.backbone.start(frames)()
     start = time.perf_counter()
-    for _ in range(2):
-        extraction.backbone(frames).cpu()
+    for wait in [extraction.backbone.start(frames) for _ in range(2)]:
+        wait()
     return 2 * size / (time.perf_counter() - start)
 
 
@@ -109,8 +119,8 @@ def describe(extraction: Extraction) -> str:
     lines = [
         f"{extraction.dataset.name}: {len(job.plan.paths)} videos, "
         f"{len(extraction.dataset.classes)} classes, about {sum(job.plan.frames):,} frames",
-        f"{backbone.name}, weights {backbone.weights}, on {backbone.device}, "
-        f"{job.decoders} decoder(s)",
+        f"{backbone.name}, weights {backbone.weights}, by {backbone.runtime} in "
+        f"{backbone.precision} on {backbone.device}, {job.decoders} decoder(s)",
     ]
     if not missing:
         return "\n".join([*lines, f"all {shards} shards of {job.cache} are there"])
@@ -149,9 +159,9 @@ def _make_shards(extraction: Extraction, shards: Sequence[int], report: Report) 
     try:
         with ThreadPoolExecutor(1, "writer") as writing:
             for writer, batch in readers:
-                cubes = extraction.backbone(torch.from_numpy(batch.frames)).half()
+                cubes = extraction.backbone.start(torch.from_numpy(batch.frames))
                 backlog.append(writing.submit(_write, writer, batch, cubes))
-                if len(backlog) > 2:
+                if len(backlog) > UNDER_WAY:
                     backlog.popleft().result()
                 kinds = [type(event) for _, event in batch.events]
                 report(batch.filled, kinds.count(Ended), kinds.count(Failed))
@@ -161,10 +171,11 @@ def _make_shards(extraction: Extraction, shards: Sequence[int], report: Report) 
         readers.close()
 
 
-def _write(writer: ShardWriter, batch: Batch, cubes: torch.Tensor) -> None:
+def _write(writer: ShardWriter, batch: Batch, cubes: Callable[[], torch.Tensor]) -> None:
     try:
+        rows = cubes().numpy()
         with full_disk_told(writer.path):
-            _write_batch(writer, batch, cubes.cpu().numpy())
+            _write_batch(writer, batch, rows)
     except BaseException:
         writer.abandon()  # or a later batch would finish a shard that lacks this one
         raise
@@ -193,13 +204,38 @@ def _write_batch(writer: ShardWriter, batch: Batch, rows: Cubes) -> None:
         writer.close()
 
 
-def _backbone(dataset: Dataset, cache: Path, config: ExtractConfig, device: str) -> Backbone:
-    if config.weights != RANDOM:
-        return load_backbone(config.backbone, config.weights, device)
-    kept = random_weights_path(cache)
-    if kept.exists():
-        return load_backbone(config.backbone, kept, device)
-    return load_backbone(config.backbone, RANDOM, device, _calibration_frames(dataset, config))
+def _backbone(dataset: Dataset, cache: Path, config: ExtractConfig, plan: Plan | None) -> Backbone:
+    """The backbone; a cache that was begun goes on with what `auto` stood for then."""
+    runtime, precision, check = config.runtime, config.precision, False
+    if plan is not None:
+        runtime = plan.settings.runtime if runtime == "auto" else runtime
+        precision = plan.settings.precision if precision == "auto" else precision
+    elif precision == "auto" and config.weights == RANDOM:
+        precision = "float32"  # an untrained network makes much of every rounding
+    else:
+        check = precision == "auto"
+    load = partial(_load, dataset, cache, config, runtime)
+    backbone = load(precision)
+    if check and backbone.precision != "float32":
+        exact, frames = load("float32"), _some_frames(dataset, config, LOOKED_AT)
+        if not len(frames) or likeness(backbone(frames), exact(frames)) < ALIKE:
+            return exact
+    return backbone
+
+
+def _load(
+    dataset: Dataset, cache: Path, config: ExtractConfig, runtime: Runtime, precision: Precision
+) -> Backbone:
+    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    weights: str | Path | None = config.weights
+    frames = None
+    if weights == RANDOM and random_weights_path(cache).exists():
+        weights = random_weights_path(cache)
+    elif weights == RANDOM:
+        frames = _some_frames(dataset, config, CALIBRATED_ON)
+        if not len(frames):
+            raise DatasetError(f"{dataset.root}: none of the first videos decodes")
+    return load_backbone(config.backbone, weights, device, frames, 0, runtime, precision)
 
 
 def random_weights_path(cache: Path) -> Path:
@@ -224,18 +260,17 @@ def _new_plan(dataset: Dataset, settings: Settings, time_limit: float) -> Plan:
     )
 
 
-def _calibration_frames(dataset: Dataset, config: ExtractConfig) -> torch.Tensor:
-    """Two frames of each of up to 32 videos, spread over the data set, (n, 224, 224, 3)."""
+def _some_frames(dataset: Dataset, config: ExtractConfig, most: int) -> torch.Tensor:
+    """Two frames of each of up to `most` videos, spread over the data set, (n, 224, 224, 3)."""
     videos = dataset.videos
-    chosen = [videos[i * len(videos) // 32] for i in range(32)] if len(videos) > 32 else videos
-    frames: list[Frame] = []
-    for video in chosen:
+    if len(videos) > most:
+        videos = tuple(videos[i * len(videos) // most] for i in range(most))
+    frames: list[Frame] = [np.empty((0, FRAME_SIDE, FRAME_SIDE, 3), np.uint8)]
+    for video in videos:
         with suppress(VideoError):  # extraction itself will report the file
             some = islice(read_frames(dataset.root / video.path), 0, 16, 8)
-            frames += [resize(frame, config.resize) for frame in some]
-    if not frames:
-        raise DatasetError(f"{dataset.root}: none of the first videos decodes")
-    return torch.from_numpy(np.stack(frames))
+            frames += [resize(frame, config.resize)[None] for frame in some]
+    return torch.from_numpy(np.concatenate(frames))
 
 
 def _listing(dataset: Dataset) -> Listing:

@@ -13,7 +13,15 @@ from attnact.errors import CacheError
 from attnact.features import shard_path
 from attnact.files import write_new
 from attnact.sealed import check_seal, parse, seal
-from attnact.vocabulary import BackboneName, Compression, Decoder, FeatureType, Resize
+from attnact.vocabulary import (
+    BackboneName,
+    Compression,
+    Decoder,
+    FeatureType,
+    Precision,
+    Resize,
+    Runtime,
+)
 
 # A shard is what a kill may cost: about a minute of a two-core CPU, a second of a large GPU.
 SHARD_FRAMES = 2048
@@ -38,6 +46,8 @@ class Settings:
     decoder: Decoder
     compression: Compression
     dtype: FeatureType = "float16"
+    runtime: Runtime = "torch"  # as in every plan from before there was a choice
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True)

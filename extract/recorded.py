@@ -3,8 +3,9 @@
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-from attnact.errors import WeightsError
+from attnact.errors import UnsupportedError, WeightsError
 from attnact.extract.backbone import BACKBONES, Backbone, load_backbone
 from attnact.extract.decoding import Event, Failed, decode, probe_all
 from attnact.extract.pipeline import random_weights_path
@@ -28,6 +29,7 @@ def recorded_backbone(
 
     Raises:
         WeightsError: the weights are not there or are others, or nothing is recorded.
+        UnsupportedError: this machine cannot run the backbone as it was run.
     """
     name = provenance["backbone"]
     if name not in BACKBONES:
@@ -35,7 +37,17 @@ def recorded_backbone(
             f"{cache}: its features were made elsewhere (backbone {name}), so none can be made of "
             "another video"
         )
-    backbone = load_backbone(name, weights or _recorded_file(provenance, cache), device)
+    # Caches from before there was a choice do not record one.
+    runtime: Any = provenance.get("runtime", "torch")
+    precision: Any = provenance.get("precision", "float32")
+    device = "cpu" if runtime == "openvino" else device
+    file = weights or _recorded_file(provenance, cache)
+    try:
+        backbone = load_backbone(name, file, device, None, 0, runtime, precision)
+    except UnsupportedError as error:
+        raise UnsupportedError(
+            f"{cache}: its features were made by {runtime} in {precision}: {error}"
+        ) from error
     if backbone.digest != provenance["weights_digest"]:
         raise WeightsError(
             f"{weights or backbone.weights}: not the weights that made the run's features "

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import interpolate
 
 from attnact.errors import WeightsError
-from attnact.extract import backbone as module
+from attnact.extract import runtime
 from attnact.extract.backbone import BACKBONES, Backbone, load_backbone, weights_at_hand
 from attnact.extract.bvlc_googlenet import BVLCGoogLeNet, to_caffe
 from attnact.extract.googlenet import googlenet_trunk, to_torchvision
@@ -70,7 +70,7 @@ def test_the_size_of_a_batch_does_not_matter(name, random_backbone, caffe, monke
     backbone = random_backbone if name == "googlenet" else caffe
     frames = some_frames(5)
     whole = backbone(frames)
-    monkeypatch.setattr(module, "FRAMES_AT_ONCE", 2)
+    monkeypatch.setattr(runtime, "FRAMES_AT_ONCE", 2)
     torch.testing.assert_close(backbone(frames), whole, rtol=0, atol=3e-4)
     torch.testing.assert_close(backbone(frames[3:4])[0], whole[3], rtol=0, atol=3e-4)
     assert backbone(frames[:0]).shape == (0, 7, 7, 1024)
@@ -80,21 +80,6 @@ def test_frames_that_do_not_lie_in_one_piece_are_read_right(random_backbone):
     frames = some_frames(4)
     wide = frames.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)[::2]
     torch.testing.assert_close(random_backbone(wide), random_backbone(frames[::2].clone()))
-
-
-def test_convolves_in_full_float32_and_puts_torch_back(random_backbone, monkeypatch):
-    seen = []
-
-    def spy(data):
-        flags = torch.backends.cudnn
-        seen.append((flags.allow_tf32, flags.deterministic, torch.is_inference_mode_enabled()))
-        return torch.zeros(len(data), 1024, 7, 7)
-
-    monkeypatch.setattr(random_backbone, "_network", spy)
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
-    random_backbone(some_frames(1))
-    assert seen == [(False, True, True)]
-    assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == before
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,8 @@ def test_every_section_has_its_rows_and_its_place(section: str) -> None:
 
 def test_a_table_takes_its_place_and_leaves_the_rest(tmp_path, monkeypatch) -> None:
     page = tmp_path / "page.md"
-    page.write_text(
-        "a\n<!-- bench: cache -->\nold\n<!-- end -->\nb\n<!-- bench: x -->\n<!-- end -->\n"
-    )
+    other = "b\n<!-- bench: x -->\n<!-- end -->\n"
+    page.write_text(f"a\n<!-- bench: cache -->\nold\n<!-- end -->\n{other}")
     monkeypatch.setattr(bench, "PAGE", page)
     bench.write("cache", "new \\1")
     assert page.read_text() == f"a\n<!-- bench: cache -->\nnew \\1\n<!-- end -->\n{other}"

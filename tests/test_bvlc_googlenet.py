@@ -50,6 +50,14 @@ def test_lrn_is_torchs(channels, scale):
     torch.testing.assert_close(local_response_norm(x), expected, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float16, 4e-3), (torch.bfloat16, 3e-2)])
+def test_lrn_of_large_activations_does_not_overflow(dtype, off):
+    x = torch.full((1, 8, 1, 1), 2000.0)  # whose square is beyond float16
+    expected = torch_local_response_norm(x, size=5, alpha=1e-4, beta=0.75, k=1.0)
+    found = local_response_norm(x.to(dtype)).float()
+    torch.testing.assert_close(found, expected, rtol=off, atol=0)
+
+
 def test_lrn_is_caffes_formula():
     x = torch.randn(7, generator=torch.Generator().manual_seed(0)) * 100
     expected = []

@@ -51,10 +51,11 @@ def test_every_module_of_the_python_page_is_there():
 
 
 def test_sizes_are_those_that_the_dry_run_reckons_with():
-    told = {row[0]: (int(row[1]), int(row[2])) for row in rows("performance.md", "`--compression`")}
-    assert told == {
-        name: (kib, round(kib * 640_000 / 2**20)) for name, kib in KIB_PER_FRAME.items()
-    }
+    told = {row[0]: list(map(int, row[1:])) for row in rows("performance.md", "`--compression`")}
+    for column, sizes in zip((0, 2), KIB_PER_FRAME.values(), strict=True):
+        assert {name: row[column : column + 2] for name, row in told.items()} == {
+            name: [round(kib), round(kib * 640_000 / 2**20)] for name, kib in sizes.items()
+        }
     assert f"{ROOM:.0%}".replace("%", " %") in page("performance.md")
 
 

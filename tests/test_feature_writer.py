@@ -128,7 +128,7 @@ def test_uint8_has_no_place_for_features_below_zero(shard):
     cubes = cubes_of(0, 2)
     cubes[1, 6, 6, 1023] = -1e-3
     writer = ShardWriter.claim(shard, "zstd", "uint8")
-    with pytest.raises(CacheError, match=r"00000\.h5: features below zero, which uint8 has no"):
+    with pytest.raises(CacheError, match=r"00000\.h5: features below zero; uint8 has none, f"):
         writer.append(cubes)
     writer.abandon()
 

@@ -364,3 +364,26 @@ def test_learns_several_classes(multi_label_cache: FeatureCache, tmp_path: Path)
     assert (found["metric"], found["videos"]) == ("mAP", 6)
     assert found["value"] > 0.9  # chance: about 0.4
     assert load_checkpoint(run.model).multi_label
+
+
+def test_bfloat16_comes_close(whole: Run, cache: FeatureCache, tmp_path: Path) -> None:
+    """The same clips and masks in the same order, so that only rounding differs."""
+    run = start(tmp_path / "run", cache, precision="bfloat16")
+    go(run, cache)
+    assert run.model.read_bytes() != whole.model.read_bytes()
+    for one, other in zip(lines(run), lines(whole), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=0.02)
+    scores, expected = (read_predictions(r.predictions, cache)[1] for r in (run, whole))
+    np.testing.assert_allclose(scores, expected, atol=0.05)
+
+
+def test_some_clips_of_each_video(cache: FeatureCache, tmp_path: Path) -> None:
+    """As many as asked for, others each epoch, and the same when the run is repeated."""
+    found = []
+    for name in "ab":
+        run = start(tmp_path / name, cache, clips_per_video=1)
+        go(run, cache)
+        found.append(result(run))
+    assert found[0] == found[1]
+    videos = np.flatnonzero(cache.folds["1"] == Split.TRAIN)
+    assert found[0][2][-1]["clips"] == len(videos)

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from attnact.compact import to_float, to_uint8
 from attnact.errors import CacheError, DatasetError
 from attnact.extract import pipeline
 from attnact.extract import plan as plan_module
@@ -40,6 +41,10 @@ class StandIn:
 
     name, weights, digest, is_random = "googlenet", "stand-in", "0123", False
     device = torch.device("cpu")
+    runtime, precision = "torch", "float32"
+
+    def start(self, frames: Tensor) -> Callable[[], Tensor]:
+        return self(frames).half
 
     def __call__(self, frames: Tensor) -> Tensor:
         cubes = torch.zeros(len(frames), 7, 7, 1024)
@@ -120,14 +125,19 @@ def files(cache: Path) -> dict[str, bytes]:
 
 def hold(cache: FeatureCache, root: Path, how: Resize = "squash") -> None:
     """Every video of the cache has the features of each of its frames, in order."""
+    compact = cache.provenance["dtype"] == "uint8"
+    assert cache.dtype == (np.uint8 if compact else np.float16)
     for path, first, row in zip(cache.paths, cache.first_frames, cache.rows, strict=True):
         frames = np.stack([resize(frame, how) for frame in read_frames(root / path)])
         expected = StandIn()(torch.from_numpy(frames)).half().numpy()
+        expected = to_float(to_uint8(expected)) if compact else expected
         np.testing.assert_array_equal(cache.read(int(first), row.frames), expected)
     assert list(cache.verify()) == [None] * len(cache.paths)
 
 
-@pytest.mark.parametrize("config", [{}, {"resize": "crop", "compression": "gzip"}])
+@pytest.mark.parametrize(
+    "config", [{}, {"resize": "crop", "compression": "gzip"}, {"dtype": "uint8"}]
+)
 def test_features_belong_to_their_frames(dataset, tmp_path, config):
     told = []
     extraction = begin(dataset, tmp_path / "small.h5", **config)
@@ -154,6 +164,8 @@ def test_provenance(dataset, tmp_path):
         "resize": "squash",
         "decoder": "pyav",
         "compression": "zstd",
+        "runtime": "torch",
+        "precision": "float32",
         "dtype": "float16",
         "device": "cpu",
         "date": "2020-01-01T00:00:00+00:00",
@@ -306,6 +318,57 @@ def test_other_settings_or_videos_are_refused(dataset, tmp_path):
         begin(make_dataset(dataset.root, list(CLIPS)[1:]), cache)
 
 
+def record_loads(monkeypatch: pytest.MonkeyPatch, off: float = 0) -> list[tuple]:
+    """What is loaded, as (runtime, precision); bfloat16 is so far off what it should be."""
+    loads: list[tuple] = []
+
+    class Rounded(StandIn):
+        def __init__(self, runtime: str, precision: str) -> None:
+            self.runtime = "openvino" if runtime == "auto" else runtime
+            self.precision = "bfloat16" if precision == "auto" else precision
+
+        def __call__(self, frames: Tensor) -> Tensor:
+            cubes = super().__call__(frames)
+            cubes[..., 3] += off * cubes.norm() if self.precision == "bfloat16" else 0
+            return cubes
+
+    def load(*arguments: object) -> Rounded:
+        loads.append(arguments[-2:])
+        return Rounded(*arguments[-2:])
+
+    monkeypatch.setattr(pipeline, "load_backbone", load)
+    return loads
+
+
+def test_auto_keeps_a_precision_that_keeps_the_features_right(dataset, tmp_path, monkeypatch):
+    loads = record_loads(monkeypatch)
+    extraction = begin(dataset, tmp_path / "small.h5")
+    assert loads == [("auto", "auto"), ("auto", "float32")]
+    assert "by openvino in bfloat16 on cpu" in describe(extraction)
+    made = extract(extraction, ignore).provenance
+    assert (made["runtime"], made["precision"]) == ("openvino", "bfloat16")
+
+
+def test_auto_falls_back_on_float32_and_an_asked_for_precision_stays(
+    dataset, tmp_path, monkeypatch
+):
+    record_loads(monkeypatch, off=1)
+    assert begin(dataset, tmp_path / "a.h5").backbone.precision == "float32"
+    asked = begin(dataset, tmp_path / "b.h5", precision="bfloat16")
+    assert asked.backbone.precision == "bfloat16"
+
+
+def test_a_cache_goes_on_with_what_auto_stood_for(dataset, tmp_path, monkeypatch):
+    cache = tmp_path / "small.h5"
+    with pytest.raises(KeyboardInterrupt):  # the stand-in runs with torch in float32
+        extract(begin(dataset, cache), stop_after(1, interrupt))
+    loads = record_loads(monkeypatch)
+    begin(dataset, cache)
+    assert loads == [("torch", "float32")]
+    with pytest.raises(CacheError, match="begun with runtime torch, now asked for openvino"):
+        begin(dataset, cache, runtime="openvino")
+
+
 @pytest.mark.parametrize("call", range(1, 7))
 def test_a_shard_that_could_not_be_written_whole_is_not_there(dataset, tmp_path, call):
     calls = iter(range(1, 99))
@@ -346,7 +409,7 @@ def test_random_weights_are_kept_and_marked(root, tmp_path, monkeypatch):
     assert cache.provenance["weights"] == text
     with h5py.File(shard_path(path, 0)) as file:
         assert file["features"][()].any()
-    monkeypatch.setattr(pipeline, "_calibration_frames", None)  # not again
+    monkeypatch.setattr(pipeline, "_some_frames", None)  # not again
     again = begin(dataset, path, weights="random").backbone
     assert again.digest == extraction.backbone.digest
     assert (again.weights, again.is_random) == (text, True)

@@ -39,6 +39,8 @@ OTHERS = {
     "decoder": "decord",
     "compression": "none",
     "dtype": "uint8",
+    "runtime": "openvino",
+    "precision": "bfloat16",
 }
 
 
@@ -174,3 +176,14 @@ def test_frames_that_cannot_be_are_refused(tmp_path: Path, frames: str) -> None:
     plan_path(cache).write_text(text.replace(', "digest": ""', ""), encoding="utf-8")
     with pytest.raises(CacheError, match=r"plan\.json: damaged"):
         read_plan(cache)
+
+
+def test_a_plan_from_before_there_was_a_choice_is_of_torch_in_float32(tmp_path: Path) -> None:
+    cache = tmp_path / "small.h5"
+    keep_plan(cache, PLAN)
+    kept = json.loads(plan_path(cache).read_text())
+    del kept["settings"]["runtime"], kept["settings"]["precision"], kept["digest"]
+    plan_path(cache).write_text(json.dumps(kept))
+    old = read_plan(cache)
+    assert old is not None
+    assert (old.settings.runtime, old.settings.precision) == ("torch", "float32")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import attnact
 from attnact import recognise
+from attnact.compact import to_float, to_uint8
 from attnact.errors import RunError, VideoError, WeightsError
 from attnact.extract.video import read_frames, resize
 from attnact.features import FeatureCache
@@ -101,7 +102,8 @@ def test_scores_of_test_videos_are_those_of_evaluate(make_run, cache, choices) -
         np.testing.assert_allclose(cached.scores, scores, atol=1e-6)
 
 
-def test_features_are_rounded_as_a_cache_holds_them(make_run, cache, monkeypatch) -> None:
+@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+def test_features_are_rounded_as_a_cache_holds_them(make_run, cache, monkeypatch, dtype) -> None:
     seen = []
 
     def watched(blocks, cut):
@@ -110,8 +112,12 @@ def test_features_are_rounded_as_a_cache_holds_them(make_run, cache, monkeypatch
             yield clips, X
 
     monkeypatch.setattr(recognise, "stream_clips", watched)
-    make_run().predict(cache.root / cache.paths[1])
-    due = cache.read(int(cache.first_frames[1]), 30).reshape(30, 49, 1024)
+    recogniser = make_run()
+    assert recogniser.features["dtype"] == "float16"
+    recogniser.features["dtype"] = dtype
+    recogniser.predict(cache.root / cache.paths[1])
+    due = cache.read(int(cache.first_frames[1]), 30)
+    due = (to_float(to_uint8(due)) if dtype == "uint8" else due).reshape(30, 49, 1024)
     assert (torch.cat(seen)[0].numpy() == due).all()
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from attnact.errors import WeightsError
+from attnact.errors import UnsupportedError, WeightsError
 from attnact.extract import recorded
 from attnact.extract.decoding import Ended, Failed, Frames
 from attnact.extract.pipeline import random_weights_path
@@ -17,6 +17,8 @@ PROVENANCE = {
     "weights_digest": "0123",
     "weights_are_random": "false",
 }
+
+HOW = (None, 0, "torch", "float32")  # as in caches from before there was a choice
 
 
 @pytest.fixture
@@ -42,8 +44,8 @@ def test_weights_lie_where_they_lay(loaded, tmp_path: Path) -> None:
     recorded_backbone(provenance, cache, None, "cpu")
     recorded_backbone(provenance, cache, Path("elsewhere.pth"), "cpu")
     assert loaded == [
-        ("googlenet", file, "cpu"),
-        ("googlenet", Path("elsewhere.pth"), "cpu"),
+        ("googlenet", file, "cpu", *HOW),
+        ("googlenet", Path("elsewhere.pth"), "cpu", *HOW),
     ]
 
 
@@ -55,12 +57,30 @@ def test_random_weights_lie_beside_the_cache(loaded, tmp_path: Path) -> None:
     random_weights_path(cache).parent.mkdir()
     random_weights_path(cache).touch()
     recorded_backbone(provenance, cache, None, "cpu")
-    assert loaded == [("googlenet", random_weights_path(cache), "cpu")]
+    assert loaded == [("googlenet", random_weights_path(cache), "cpu", *HOW)]
 
 
 def test_published_weights_are_fetched(loaded, tmp_path: Path) -> None:
     recorded_backbone({**PROVENANCE, "weights": "IMAGENET1K_V1"}, tmp_path / "a.h5", None, "cpu")
-    assert loaded == [("googlenet", None, "cpu")]
+    assert loaded == [("googlenet", None, "cpu", *HOW)]
+
+
+def test_the_network_runs_as_it_was_run(loaded, tmp_path: Path) -> None:
+    made = {**PROVENANCE, "weights": "IMAGENET1K_V1"}
+    made |= {"runtime": "openvino", "precision": "bfloat16"}
+    recorded_backbone(made, tmp_path / "a.h5", None, "cuda")  # where OpenVINO is not
+    assert loaded == [("googlenet", None, "cpu", None, 0, "openvino", "bfloat16")]
+
+
+def test_a_machine_that_cannot_run_it_so_says_so(tmp_path: Path, monkeypatch) -> None:
+    def load(*arguments: object) -> None:
+        raise UnsupportedError("OpenVINO is missing")
+
+    monkeypatch.setattr(recorded, "load_backbone", load)
+    made = {**PROVENANCE, "weights": "IMAGENET1K_V1"}
+    made |= {"runtime": "openvino", "precision": "bfloat16"}
+    with pytest.raises(UnsupportedError, match=r"made by openvino in bfloat16: .* is missing"):
+        recorded_backbone(made, tmp_path / "a.h5", None, "cpu")
 
 
 def test_what_is_not_recorded_or_not_the_same_is_refused(loaded, tmp_path: Path) -> None:

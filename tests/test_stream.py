@@ -14,7 +14,7 @@ from attnact.features import VideoRow
 from attnact.train import stream
 from attnact.train.clips import Clips, Cut, cut_clips, scored_cut, step_at
 from attnact.train.config import TrainConfig
-from attnact.train.stream import Block, needed, stream_clips
+from attnact.train.stream import Block, cached_blocks, needed, stream_clips
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -58,6 +58,16 @@ def test_a_stream_has_the_clips_of_a_cache(count, rate, fps, stride, form, size)
     assert clips.mask().tolist() == expected.mask().tolist()
     assert X.shape == (len(expected), 30, 49, 1)
     assert X[..., 0, 0].tolist() == expected.positions().tolist()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+def test_the_features_of_a_video_in_a_cache(make_cache, tmp_path, dtype) -> None:
+    cache = make_cache(tmp_path / "small.h5", videos=3, frames=lambda _: 70, dtype=dtype)
+    blocks = list(cached_blocks(cache, 1, Cut(step=2, stride=100)))
+    assert [block.frames for block in blocks] == [64, 70]
+    assert np.concatenate([block.positions for block in blocks]).tolist() == list(range(0, 60, 2))
+    expected = cache.read(70, 59)[::2]
+    assert torch.cat([block.cubes for block in blocks]).numpy().tobytes() == expected.tobytes()
 
 
 def test_nothing_of_a_video_without_frames() -> None:

@@ -81,13 +81,12 @@ def windows(clips: Clips) -> tuple[Ints, list[Window]]:
     for start, stop in pairwise(borders):
         first, step, number = clips.first[start:stop], int(clips.step[start]), stop - start
         apart = int(first[1] - first[0]) if number > 1 else step
-        if clips.frames[start] < CLIP_FRAMES or not 0 < apart < CLIP_FRAMES * step:
+        grid = gcd(apart, step) or 1
+        frames = np.arange(first[0], first[-1] + (CLIP_FRAMES - 1) * step + 1, grid)
+        window = Window(count, number, apart // grid, step // grid)
+        if clips.frames[start] < CLIP_FRAMES or not 0 < len(frames) < CLIP_FRAMES * number:
             frames = clips.positions()[start:stop].ravel()
             window = Window(count, number, CLIP_FRAMES, 1)
-        else:
-            grid = gcd(apart, step)
-            frames = np.arange(first[0], first[-1] + (CLIP_FRAMES - 1) * step + 1, grid)
-            window = Window(count, number, apart // grid, step // grid)
         positions.append(frames)
         found.append(window)
         count += len(frames)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +17,24 @@ from torch import Tensor
 
 from attnact.errors import RunError
 from attnact.features import CHANNELS, LOCATIONS, FeatureCache
-from attnact.progress import progress
 from attnact.train.clips import Clips, Ints, windows
 from attnact.train.config import CLIP_FRAMES
+from attnact.train.places import DiskStore, FeatureStore, MemoryStore
 from attnact.train.widen import Stored, widen
 from attnact.vocabulary import Place, Split
 from attnact.windows import Window, Windows
+
+__all__ = [
+    "Batch",
+    "DiskStore",
+    "FeatureStore",
+    "MemoryStore",
+    "batches",
+    "bytes_of",
+    "describe",
+    "open_store",
+    "videos_in",
+]
 
 ROOM = 0.7  # of the free memory; the rest is for the model and for other programs
 
@@ -31,7 +43,7 @@ ROOM = 0.7  # of the free memory; the rest is for the model and for other progra
 class Batch:
     """Clips as a model takes them.
 
-    X: feature cubes (B, T, L, C), float32; or windows over the frames that the clips share.
+    X: feature cubes (B, T, L, C), floats; or windows over the frames that the clips share.
     mask: 1 for each step that counts, (B, T).
     video: the position of each clip's video in the cache.
     """
@@ -39,23 +51,6 @@ class Batch:
     X: Tensor | Windows
     mask: Tensor
     video: Ints
-
-
-class FeatureStore(Protocol):
-    """Gives the features of frames.
-
-    device: where the model trains.
-    place: where the features are, in words.
-    """
-
-    device: torch.device
-    place: str
-
-    def gather(self, positions: Ints) -> Stored:
-        """Feature cubes (n, L, C), of the cache's dtype, wherever this store keeps them.
-
-        positions: of the frames in the cache's `features`, (n,).
-        """
 
 
 def open_store(
@@ -106,107 +101,43 @@ def describe(cache: FeatureCache, videos: Ints, store: FeatureStore) -> str:
     return line
 
 
-class MemoryStore:
-    """All features in one tensor, location by location; a batch is one gather."""
-
-    def __init__(
-        self, cache: FeatureCache, videos: Ints, kept: torch.device, device: torch.device
-    ) -> None:
-        self.device, self.kept = device, kept
-        self.place = "the device" if kept.type != "cpu" else "host memory"
-        counts = cache.frame_counts[videos]
-        starts = np.cumsum([0, *counts])
-        self._here = np.full(cache.frames, -1)  # position in the cache -> position here
-        for first, start, count in zip(cache.first_frames[videos], starts, counts, strict=False):
-            self._here[first : first + count] = np.arange(start, start + count)
-        frames, dtype = int(starts[-1]), torch.from_numpy(np.empty(0, cache.dtype)).dtype
-        cubes = torch.empty(frames, LOCATIONS, CHANNELS, dtype=dtype, device=kept)
-        compact = dtype == torch.uint8
-        self._features = Stored(
-            cubes, torch.empty(frames, LOCATIONS, device=kept) if compact else None
-        )
-        with progress("loading features", len(videos), "videos") as advance:
-            for video, start, count in zip(videos, starts, counts, strict=False):
-                self._load(cache, int(cache.first_frames[video]), int(start), int(count))
-                advance(1, "")
-        cache.close()
-
-    def _load(self, cache: FeatureCache, first: int, start: int, count: int) -> None:
-        block = 512  # frames at once, so that a long video needs no second copy of itself
-        for i in range(0, count, block):
-            n = min(block, count - i)
-            read = cache.read_stored(np.arange(first + i, first + i + n))
-            for kept, found in zip(self._features, read, strict=True):
-                if kept is not None and found is not None:
-                    here = kept[start + i : start + i + n]
-                    # Reordered here, where it costs a core's cache and no way to the device.
-                    here.copy_(torch.from_numpy(found.reshape(here.shape)))
-
-    def gather(self, positions: Ints) -> Stored:
-        """Feature cubes (n, L, C), of the cache's dtype, where the features are kept."""
-        cubes, scales = self._features
-        index = torch.from_numpy(self._here[positions]).to(cubes.device)
-        on_host = cubes.device.type == "cpu"
-        shape = (len(index), LOCATIONS, CHANNELS)
-        out = torch.empty(
-            shape,
-            dtype=cubes.dtype,
-            device=cubes.device,
-            pin_memory=on_host and self.device.type == "cuda",
-        )
-        torch.index_select(cubes, 0, index, out=out)
-        return Stored(out, None if scales is None else scales.index_select(0, index))
-
-
-class DiskStore:
-    """Reads the frames of a batch from the cache when they are needed, several chunks at a time."""
-
-    def __init__(self, cache: FeatureCache, device: torch.device) -> None:
-        self.device, self.place = device, "disk"
-        self._cache = FeatureCache(cache.path)  # its own files: it reads in another thread
-        self.parallel = self._cache.parallel
-
-    def gather(self, positions: Ints) -> Stored:
-        """Feature cubes (n, L, C), of the cache's dtype, in host memory."""
-        pinned = self.device.type == "cuda"
-
-        def empty(shape: tuple[int, ...], dtype: Any) -> Any:
-            like = torch.from_numpy(np.empty(0, dtype)).dtype
-            return torch.empty(shape, dtype=like, pin_memory=pinned).numpy()
-
-        cubes, scales = self._cache.read_stored(positions, empty)
-        return Stored(
-            torch.from_numpy(cubes).flatten(1, 2),
-            None if scales is None else torch.from_numpy(scales).flatten(1),
-        )
-
-
-def batches(store: FeatureStore, clips: Clips, order: Ints | None, size: int) -> Iterator[Batch]:
+def batches(
+    store: FeatureStore,
+    clips: Clips,
+    order: Ints | None,
+    size: int,
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[Batch]:
     """The clips in this order, `size` at a time; None: as they stand, sharing their frames.
 
-    The next is gathered, and copied to the device, while one is worked on.
+    The next is gathered, and copied to the device, while one is worked on; then it is widened to
+    `dtype`.
     """
     every = np.arange(len(clips)) if order is None else order
     parts = [clips[every[start : start + size]] for start in range(0, len(every), size)]
     on_gpu = store.device.type == "cuda"
-    stream = torch.cuda.Stream(store.device) if on_gpu else None
+    stream: Any = torch.cuda.Stream(store.device) if on_gpu else None  # type: ignore[no-untyped-call]
+    # On a CPU two batches take turns in the same memory: new memory costs as much as the copy.
+    # torch does that by itself for a GPU's memory and for pinned memory.
+    most = 0 if on_gpu else min(size, len(every)) * CLIP_FRAMES * store.frame_bytes
+    rooms = [torch.empty(most, dtype=torch.uint8) if most else None for _ in range(2)]
 
-    def bring(part: Clips) -> tuple[Stored, list[Window], Any]:
-        whole = [Window(0, len(part), CLIP_FRAMES, 1)]
+    def bring(i: int) -> tuple[Stored, list[Window], Any]:
+        part, whole = parts[i], [Window(0, len(parts[i]), CLIP_FRAMES, 1)]
         positions, over = windows(part) if order is None else (part.positions().ravel(), whole)
         with torch.cuda.stream(stream):  # of None it does nothing
-            cubes = store.gather(positions).to(store.device)
+            cubes = store.gather(positions, rooms[i % 2]).to(store.device)
             return cubes, over, stream.record_event() if stream else None
 
     with ThreadPoolExecutor(1, "gather") as ahead:
-        coming = ahead.submit(bring, parts[0]) if parts else None
+        coming = ahead.submit(bring, 0) if parts else None
         for i, part in enumerate(parts):
             assert coming is not None
             cubes, over, arrived = coming.result()
-            coming = ahead.submit(bring, parts[i + 1]) if i + 1 < len(parts) else None
+            coming = ahead.submit(bring, i + 1) if i + 1 < len(parts) else None
             if arrived is not None:
                 _hand_over(cubes, arrived, store.device)
-            shared = Windows(widen(cubes), over, CLIP_FRAMES)
+            shared = Windows(widen(cubes, dtype), over, CLIP_FRAMES)
             X = shared if order is None else shared.gather(shared.frames)
             yield Batch(X, torch.from_numpy(part.mask()).to(store.device), part.video)
 

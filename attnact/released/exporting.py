@@ -1,6 +1,6 @@
 """A cache to the feature files that the released code reads.
 
-They are neither compressed nor rounded: 196 KiB a frame, float16 features as the same numbers.
+They are neither compressed nor rounded: 196 KiB a frame, whose numbers are those of the cache.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def export_released(
     it reads the test files twice. So none is written unless `valid` names the videos for it.
 
     Args:
-        cache: whose features are float16 or float32.
+        cache: of any type.
         folder: to write into, made if missing.
         order: of the values in a row; see `released.files`.
         fold: which videos are train and which test; None for the cache's first.

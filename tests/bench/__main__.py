@@ -1,7 +1,7 @@
 """How fast each part is on this machine, beside what people write instead and what binds.
 
     make bench         # everything; writes the tables of docs/performance.md
-    make bench-quick   # two minutes, smaller; prints them
+    make bench-quick   # two minutes: the first three, smaller; prints them
     python -m tests.bench training growth  # some of it
 
 Measure with nothing else running: every figure is a median with the least and the most of several
@@ -12,14 +12,14 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 import click
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
-SECTIONS = ("extraction", "cache", "training", "sweep", "growth")
+SECTIONS = ("extraction", "cache", "training", "sweep", "growth", "needs")
 HEADER = ("part", "here", "beside it", "bound", "")
 
 
@@ -34,18 +34,20 @@ def main(sections: tuple[str, ...], quick: bool) -> None:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     told = f"{device}, {os.cpu_count()} cores, torch {torch.__version__}"
     click.echo(told)
-    for section in sections or SECTIONS:
+    for section in sections or SECTIONS[: 3 if quick else None]:
         click.echo(f"\n## {section}\n")
-        lines = list(echoed(table(import_module(f"tests.bench.{section}").rows, quick)))
+        module = import_module(f"tests.bench.{section}")
+        header = getattr(module, "HEADER", HEADER)
+        lines = list(echoed(table(header, module.rows(quick))))
         if not quick:
             write(section, f"{told}:\n\n" + "\n".join(lines))
 
 
-def table(rows: Callable[[bool], Iterator[tuple[str, ...]]], quick: bool) -> Iterator[str]:
+def table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
     """The rows in Markdown, each as soon as it is measured."""
-    yield f"| {' | '.join(HEADER)} |"
-    yield "|---" * len(HEADER) + "|"
-    for row in rows(quick):
+    yield f"| {' | '.join(header)} |"
+    yield "|---" * len(header) + "|"
+    for row in rows:
         yield f"| {' | '.join(row)} |"
 
 

@@ -1,4 +1,4 @@
-"""How the cost of training grows, and what large data sets take at the rates measured here."""
+"""How the cost of a training step grows, and one law for all its sizes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -58,23 +58,6 @@ GRID = [
 ]
 
 
-class Size(NamedTuple):
-    """A data set: how many videos, and how many frames they have together."""
-
-    name: str
-    videos: float
-    frames: float
-
-
-# As their authors' pages tell: 13,320 clips of 7.21 s at 25 frames/s; about 306,000 clips of 10 s
-# and 25 frames/s; and a thousand hours at 30 frames/s, cut into clips of ten seconds.
-SIZES = [
-    Size("UCF-101", 13_320, 13_320 * 7.21 * 25),
-    Size("Kinetics-400", 306_000, 306_000 * 10 * 25),
-    Size("1,000 hours of one's own", 360_000, 1000 * 3600 * 30),
-]
-
-
 def rows(quick: bool) -> Iterator[Row]:
     """A training step at every point of the grid, and the law that fits them all."""
     shapes = GRID[:3] if quick else GRID
@@ -121,22 +104,3 @@ def fit(shapes: Sequence[Shape], taken: Sequence[Figure]) -> np.ndarray:
     matrix = np.array([terms(s) for s in shapes]) / np.array([[t.median] for t in taken])
     scale = matrix.max(0)
     return nnls(matrix / scale, np.ones(len(shapes)))[0] / scale
-
-
-def needs(frames_a_second: float, kib: float, clips_a_second: float) -> Iterator[Row]:
-    """What the large data sets take at these rates: features, disk, an epoch of the recipe `fast`.
-
-    kib: of the cache, a frame. clips_a_second: of training.
-    """
-    for size in SIZES:
-        hours = size.frames / frames_a_second / 3600
-        yield Row(
-            size.name,
-            f"{size.frames / 1e6:,.1f} million frames",
-            f"{size.frames * kib / 2**20:,.0f} GiB",
-            f"{hours:,.0f} hours of extraction",
-            f"{size.videos * FAST_CLIPS / clips_a_second / 3600:,.1f} hours an epoch",
-        )
-
-
-FAST_CLIPS = 5  # clips of a video and epoch in the recipe `fast`

@@ -1,0 +1,163 @@
+"""How a network is run: by torch or by OpenVINO, and in which precision.
+
+A runner takes frames and gives a function that waits for their cubes, so that the next frames can
+be under way before the last are done.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from attnact.errors import UnsupportedError
+from attnact.vocabulary import Precision, Runtime
+
+# On a CPU the frames of a batch pass through the network so many at a time. Every activation then
+# stays below the 32 MiB from which on glibc asks the system for fresh pages each time, and near the
+# cores: a batch of 32 in one go is a fifth slower.
+FRAMES_AT_ONCE = 8
+
+TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+Cubes = Callable[[], Tensor]  # waits, and gives (B, 7, 7, 1024), float32 or float16
+
+
+class Runner(Protocol):
+    """A network that is ready to run."""
+
+    def start(self, frames: Tensor) -> Cubes:
+        """Begin with frames, uint8 (B, 224, 224, 3), on any device."""
+
+
+class How(NamedTuple):
+    """What runs a network, and in which precision; never `auto`."""
+
+    runtime: Runtime
+    precision: Precision
+
+
+def choose(runtime: Runtime, precision: Precision, device: torch.device) -> How:
+    """What `auto` stands for here: the fastest that keeps the features right.
+
+    The products of bfloat16 features with those of float32, each of length one, are 0.9999 on real
+    frames and trained weights. It is chosen where the processor multiplies in it; elsewhere it
+    would be slower. float16 is never chosen: on a CPU it is slow, on a GPU no faster.
+
+    Raises:
+        UnsupportedError: OpenVINO is asked for and not installed.
+        ValueError: OpenVINO is asked for on a GPU.
+    """
+    on_cpu = device.type == "cpu"
+    if runtime == "auto":
+        runtime = "openvino" if on_cpu and find_spec("openvino") else "torch"
+    if runtime == "openvino" and not on_cpu:
+        raise ValueError(f"OpenVINO runs on the CPU here, not on {device}; --runtime torch")
+    if runtime == "openvino" and not find_spec("openvino"):
+        raise UnsupportedError("OpenVINO is missing; pip install 'attnact[openvino]'")
+    if precision == "auto":
+        precision = "bfloat16" if _multiplies_bfloat16(runtime, device) else "float32"
+    return How(runtime, precision)
+
+
+def make_runner(network: nn.Module, how: How, device: torch.device) -> Runner:
+    """Make a network ready to run; it may be changed by that.
+
+    network: uint8 frames (B, 224, 224, 3) → cubes (B, 7, 7, 1024), on the CPU, in float32.
+
+    Raises UnsupportedError where this machine cannot run it so.
+    """
+    if how.runtime == "openvino":
+        from attnact.extract.openvino_runner import OpenVINORunner
+
+        return OpenVINORunner(network, how.precision, FRAMES_AT_ONCE)
+    # Frames seen as (B, 3, 224, 224) lie in memory just as channels_last wants them. So does all
+    # that comes of them, up to the cubes: nothing is ever rearranged.
+    network.to(device, TYPES[how.precision])
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TorchOnGPU(network, device) if device.type == "cuda" else Torch(network, device)
+
+
+class Torch:
+    """Runs a network with torch, in a thread of its own."""
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        self._network, self._device = network, device
+        self._thread = ThreadPoolExecutor(1, "network")
+
+    def start(self, frames: Tensor) -> Cubes:
+        """Begin with frames; see `Runner`."""
+        return self._thread.submit(self._run, frames.to(self._device)).result
+
+    def _run(self, frames: Tensor) -> Tensor:
+        with torch.inference_mode():
+            parts = torch.split(frames, FRAMES_AT_ONCE)
+            return torch.cat([self._network(part) for part in parts]).float().cpu()
+
+
+class TorchOnGPU:
+    """Runs a network with torch on a GPU; not measured here, for want of one.
+
+    The first batch's size is taken to be that of most. A graph of the network's kernels is recorded
+    for it, for launching 200 small kernels from Python takes longer than running them.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        self._network, self._device = network, device
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._seen = self._made = torch.empty(0)  # by the graph, always at the same place
+
+    def start(self, frames: Tensor) -> Cubes:
+        """Begin with frames, which are best in pinned memory; see `Runner`."""
+        with torch.inference_mode(), torch.cuda.device(self._device), _deterministic():
+            if self._graph is None:
+                self._graph = self._record(frames)
+            if frames.shape == self._seen.shape:
+                self._seen.copy_(frames, non_blocking=True)
+                self._graph.replay()
+                made = self._made
+            else:
+                made = self._network(frames.to(self._device, non_blocking=True))
+            cubes = torch.empty(made.shape, dtype=made.dtype, pin_memory=True)
+            cubes.copy_(made, non_blocking=True)  # before the next batch, on the same stream
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            done.record()
+
+        def wait() -> Tensor:
+            done.synchronize()
+            return cubes.float() if cubes.dtype == torch.bfloat16 else cubes
+
+        return wait
+
+    def _record(self, frames: Tensor) -> torch.cuda.CUDAGraph:
+        self._seen = frames.to(self._device)
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):  # what libraries set up at first may not be recorded
+            for _ in range(3):
+                self._network(self._seen)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._made = self._network(self._seen)
+        return graph
+
+
+def _deterministic() -> AbstractContextManager[None]:
+    # A recent GPU would convolve in TF32 unless told not to, with the precision of a float16: too
+    # little to agree with Caffe. The same frames shall give the same bits again, too.
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+
+
+def _multiplies_bfloat16(runtime: Runtime, device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if runtime == "openvino":
+        from attnact.extract.openvino_runner import multiplies_bfloat16
+
+        return multiplies_bfloat16()
+    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return known is not None and bool(known())

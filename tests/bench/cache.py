@@ -1,0 +1,172 @@
+"""The cache beside what bounds it: the decompressor alone, and a plain copy of memory.
+
+The features are those of two real clips by Caffe's network where they are at hand, else made up
+with as many zeros as real ones have, in spots as theirs are. All are written many times over.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+import zstandard
+
+from attnact.chunks import cores, side_by_side
+from attnact.compact import Cubes
+from attnact.extract.backbone import load_backbone
+from attnact.extract.video import read_frames, resize
+from attnact.feature_writer import Listing, ShardWriter, write_index
+from attnact.features import FeatureCache, VideoRow, shard_path
+from attnact.train.clips import Clips, cut_clips
+from attnact.train.config import CLIP_FRAMES
+from attnact.train.store import DiskStore, MemoryStore
+from attnact.vocabulary import Compression, FeatureType, Split
+from tests.bench.measuring import Row, figure, in_turn, ratio
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+CLIPS = ("v_Diving_g01_c01", "v_BenchPress_g01_c01")
+CPU = torch.device("cpu")
+DTYPES: tuple[FeatureType, ...] = ("float16", "uint8")
+COMPRESSIONS: tuple[Compression, ...] = ("zstd", "lz4", "gzip", "none")
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """What a frame takes, and the rates of writing, of reading clips, and of gathering them."""
+    runs = 3 if quick else 7
+    cubes, origin = features(16 if quick else 64)
+    with tempfile.TemporaryDirectory() as folder:
+        for dtype in DTYPES:
+            for compression in COMPRESSIONS if not quick else COMPRESSIONS[:1]:
+                path = Path(folder, f"{compression}-{dtype}.h5")
+                (taken,) = in_turn([partial(write, path, cubes, dtype, compression)], runs)
+                cache = FeatureCache(path)
+                what = f"{dtype}, {compression}"
+                kib = cache.disk_bytes() / cache.frames / 1024
+                yield Row(
+                    f"size, {what}",
+                    f"{kib:.1f} KiB a frame",
+                    "196 KiB as the released code's float32",
+                    note=origin,
+                )
+                yield Row(f"write, {what}", per(taken, cache.frames), note="one thread")
+                yield reading(cache, what, runs)
+            yield gathering(cache, dtype, runs)
+
+
+def features(frames: int) -> tuple[Cubes, str]:
+    """Feature cubes of so many frames, and where they are from."""
+    weights = SHARED / "weights" / "bvlc_googlenet.safetensors"
+    clips = [SHARED / "videos" / "assorted" / f"{name}.avi" for name in CLIPS]
+    if not all(file.is_file() for file in (weights, *clips)):
+        return made_up(frames), "made-up features"
+    some = [resize(f, "squash") for clip in clips for f in islice(read_frames(clip), frames // 2)]
+    network = load_backbone("bvlc_googlenet", weights, CPU)
+    cubes = [network(part) for part in torch.from_numpy(np.stack(some)).split(16)]
+    return torch.cat(cubes).half().numpy(), "features of real clips"
+
+
+def made_up(frames: int) -> Cubes:
+    """Few channels are lit in a frame, in a spot that moves little from frame to frame."""
+    random = np.random.default_rng(0)
+    place = np.arange(7) - 3 - np.cumsum(random.normal(0, 0.1, (2, 1024, frames, 1)), axis=2)
+    spot = np.exp(-0.5 * place**2 / 1.5**2)  # of each channel in rows and in columns
+    spots = np.einsum("cfr,cfk->frkc", *spot) * random.exponential(2, 1024)
+    noisy = spots * random.lognormal(0, 0.3, spots.shape)
+    return np.maximum(0, noisy - np.quantile(noisy, 0.84)).astype(np.float16)
+
+
+def write(path: Path, cubes: Cubes, dtype: FeatureType, compression: Compression) -> None:
+    """A cache of one video: the cubes over and over."""
+    shard = shard_path(path, 0)
+    shard.parent.mkdir(exist_ok=True)
+    shard.unlink(missing_ok=True)
+    writer = ShardWriter.claim(shard, compression, dtype)
+    assert writer is not None
+    for _ in range(1024 // len(cubes)):
+        writer.append(cubes)
+    writer.end_video(VideoRow(0, frame_rate=30.0))
+    writer.close()
+    sides = {"1": np.array([Split.TRAIN], np.int8)}
+    listing = Listing("bench", path.parent, ["a"], ["a.avi"], np.zeros(1, np.int64), ["a"], sides)
+    write_index(path, 1, listing, {}).close()
+
+
+def reading(cache: FeatureCache, what: str, runs: int) -> Row:
+    """Random clips from a file that the machine keeps in memory."""
+    store = DiskStore(cache, CPU)
+    batch = random_clips(cache, 16)
+    clips, frames = batch.positions(), CLIP_FRAMES * len(batch)
+    positions = batch.positions().ravel()
+    room = torch.zeros(store.frame_bytes * frames, dtype=torch.uint8)
+    with h5py.File(cache.path) as file, ThreadPoolExecutor(cores()) as pool:
+        packed = chunks_of(shard_path(cache.path, 0), clips) if "zstd" in what else []
+        jobs = [lambda chunk=chunk: unpack(chunk) for chunk in packed]  # type: ignore[misc]
+        works: list[Callable[[], object]] = [
+            lambda: store.gather(positions, room),
+            lambda: [file["features"][clip[0] : clip[-1] + 1] for clip in clips],
+            lambda: side_by_side(pool, cores(), jobs),
+        ]
+        ours, peer, bound = in_turn(works, runs)
+    return Row(
+        f"read random clips, {what}",
+        per(ours, frames),
+        f"{per(peer, frames)} by h5py",
+        f"{share(bound, ours)} of the decompressor alone" if packed else "",
+    )
+
+
+def random_clips(cache: FeatureCache, count: int) -> Clips:
+    """So many of the clips at stride 1."""
+    clips = cut_clips(cache, np.array([0]), fps=30, stride=1, form="paper")
+    return clips[np.random.default_rng(0).permutation(len(clips))[:count]]
+
+
+def chunks_of(shard: Path, clips: Sequence[Any]) -> list[bytes]:
+    """The chunks that the clips lie in, as they are in the file."""
+    with h5py.File(shard) as file:
+        data = file["features"]
+        size = data.chunks[0]
+        wanted = [np.unique(clip // size) * size for clip in clips]
+        return [data.id.read_direct_chunk((c, 0, 0, 0))[1] for c in np.concatenate(wanted).tolist()]
+
+
+def unpack(chunk: bytes) -> None:
+    """Decompresses a chunk, and lets it go."""
+    zstandard.ZstdDecompressor().decompress(chunk)
+
+
+def gathering(cache: FeatureCache, dtype: FeatureType, runs: int) -> Row:
+    """Batches of random clips from host memory, beside a copy of as many bytes in one piece."""
+    store = MemoryStore(cache, np.array([0]), CPU, CPU)
+    clips = random_clips(cache, 32).positions()
+    positions = clips.ravel()
+    whole = store.gather(positions).cubes
+    copied, room = torch.zeros_like(whole), torch.zeros(whole.nbytes, dtype=torch.uint8)
+    works: list[Callable[[], object]] = [
+        lambda: store.gather(positions, room),
+        lambda: torch.stack([store.gather(clip).cubes for clip in clips]),
+        lambda: copied.copy_(whole),
+    ]
+    ours, peer, bound = in_turn(works, runs)
+    return Row(
+        f"gather clips from memory, {dtype}",
+        per(ours, len(positions)),
+        f"{per(peer, len(positions))} clip by clip",
+        f"{share(bound, ours)} of a plain copy",
+    )
+
+
+def per(taken: Sequence[float], frames: int) -> str:
+    """Frames a second."""
+    return figure([frames / seconds for seconds in taken]).text("frames/s")
+
+
+def share(bound: Sequence[float], ours: Sequence[float]) -> str:
+    """How close to the bound, run by run."""
+    return ratio(bound, ours).text("×", digits=2)

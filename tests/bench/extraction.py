@@ -1,0 +1,268 @@
+"""How fast features are made: from files to a finished cache, each part alone, and the limits.
+
+`rows` measures and tells; the loop that people write instead is in `extraction_peer.py`. Real clips
+and Caffe's weights are taken from `shared` beside the checkout where they are there, else clips are
+drawn and the weights are those that the network begins with: its speed does not know.
+"""
+
+import csv
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from attnact.demo import draw_videos
+from attnact.errors import UnsupportedError
+from attnact.extract import bvlc_googlenet
+from attnact.extract.backbone import NETWORKS, Backbone, load_backbone
+from attnact.extract.decoding import Frames, decode
+from attnact.extract.pipeline import UNDER_WAY
+from attnact.feature_writer import ShardWriter
+from attnact.features import Cubes, FeatureCache, VideoRow, shard_path
+from attnact.vocabulary import BackboneName, Precision, Runtime
+from tests.bench.measuring import DEVICE, OPERATIONS, Figure, Row, figure, in_turn, product
+
+ROOT = Path(__file__).resolve().parents[2]
+REAL = ROOT.parent / "shared"
+BATCH = 32 if DEVICE.type == "cpu" else 128
+NAMES: tuple[BackboneName, ...] = ("googlenet", "bvlc_googlenet")
+RUNTIMES: tuple[Runtime, ...] = ("torch", "openvino") if find_spec("openvino") else ("torch",)
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")  # float16: see the notes of `choose`
+# From files to a finished cache: what is the same everywhere, and the fastest.
+WHOLE = (("torch", "float32"), (RUNTIMES[-1], "bfloat16"))
+
+
+class Material(NamedTuple):
+    """What is made features of: clips, the first `few` of which the slow loops read."""
+
+    clips: list[Path]
+    few: int
+    weights: Path  # of Caffe's network
+    frames: torch.Tensor  # of the first clips, uint8 (n · BATCH, 224, 224, 3)
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """Everything about extraction, a row as soon as it is measured."""
+    runs = 1 if quick else 3
+    with tempfile.TemporaryDirectory() as folder:
+        material = material_of(Path(folder), quick)
+        taken = in_turn([product(getattr(torch, precision)) for precision in PRECISIONS], runs)
+        rates = [figure([OPERATIONS / seconds for seconds in times]) for times in taken]
+        products = dict(zip(PRECISIONS, rates, strict=True))
+        for precision, rate in products.items():
+            yield Row(f"matrix product, {precision}", rate.text("GFLOP/s", 1e9))
+        decoding = decoded(material, runs)
+        yield Row("decode and resize, one process", decoding.text("frames/s"))
+        for name in NAMES:
+            yield from _backbone_rows(name, material, products, decoding.median, runs, quick)
+
+
+def _backbone_rows(
+    name: BackboneName,
+    material: Material,
+    products: dict[Precision, Figure],
+    decoding: float,
+    runs: int,
+    quick: bool,
+) -> Iterator[Row]:
+    work, writing = flops(name), 0.0
+    for runtime in RUNTIMES:
+        for precision in PRECISIONS:
+            try:
+                backbone = _load(name, material, runtime, precision)
+            except UnsupportedError as error:
+                yield Row(f"{name}, {runtime} {precision}", "", note=str(error))
+                continue
+            forward = passed(backbone, material.frames, runs)
+            if not writing:
+                writing = written(backbone.start(material.frames[:BATCH])().numpy(), runs).median
+                yield Row(f"compress and write, {name}", f"{writing:,.0f} frames/s")
+            limit = products[precision].median / work
+            yield Row(
+                f"{name} alone, {runtime} {precision}",
+                forward.text("frames/s"),
+                bound=f"{limit:,.0f} frames/s by the product; {forward.median / limit:.0%}",
+            )
+            if (runtime, precision) not in WHOLE[quick:]:
+                continue
+            ours, peers = side_by_side(name, runtime, precision, material, runs)
+            quotients = [a / b for a, b in zip(ours, peers, strict=True)]
+            yield Row(
+                f"{name}, files to cache, {runtime} {precision}",
+                figure(ours).text("frames/s"),
+                f"{figure(peers).text('frames/s')}; {figure(quotients).text('×', digits=1)}",
+                f"{forward.median:,.0f} frames/s alone; "
+                f"{statistics.median(ours) / forward.median:.0%}",
+                binding(forward.median, decoding, writing),
+            )
+
+
+def binding(forward: float, decoding: float, writing: float) -> str:
+    """Which part decides, from the frames a second of each alone.
+
+    On a CPU the network has all cores when it is alone; decoding and writing take one of them each,
+    so there the times add up. On a GPU the slowest decides.
+    """
+    cores = os.cpu_count() or 1
+    if DEVICE.type == "cpu":
+        shares = {"network": 1 / forward, "decode": 1 / decoding / cores}
+        shares["write"] = 1 / writing / cores
+        whole = sum(shares.values())
+        told = ", ".join(f"{part} {share / whole:.0%}" for part, share in shares.items())
+        return f"the cores are shared: {told}; {1 / whole:,.0f} frames/s at most"
+    rates = {"network": forward, "decode": decoding * max(1, cores - 1), "write": writing}
+    slowest = min(rates, key=lambda part: rates[part])
+    return f"{slowest} binds at {rates[slowest]:,.0f} frames/s"
+
+
+def rate(work: Callable[[], float], runs: int) -> Figure:
+    """What `work` does a second, as it tells how much it did; once before, to warm up."""
+    work()
+    rates = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        done = work()
+        rates.append(done / (time.perf_counter() - start))
+    return figure(rates)
+
+
+def flops(name: BackboneName) -> float:
+    """Operations of a frame, those of the network's convolutions alone."""
+    network = NETWORKS[name].build().to_empty(device="meta").eval()
+    # Caffe's normalisation is written as a convolution, which is our choice and no part of the due.
+    without = patch.object(bvlc_googlenet, "local_response_norm", lambda x: x)
+    with without, FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, 224, 224, device="meta"))
+    return float(counter.get_total_flops())
+
+
+def decoded(material: Material, runs: int) -> Figure:
+    """Frames a second of one decoder process, up to the parent."""
+
+    def read() -> float:
+        events = decode(material.clips, "pyav", "squash", 60)
+        return sum(len(event.frames) for _, event in events if isinstance(event, Frames))
+
+    return rate(read, runs)
+
+
+def passed(backbone: Backbone, frames: torch.Tensor, runs: int) -> Figure:
+    """Frames a second of the network alone, on batches that are ready."""
+
+    def run() -> float:
+        waits = []
+        for batch in torch.split(frames, BATCH):
+            waits.append(backbone.start(batch))
+            if len(waits) > UNDER_WAY:
+                waits.pop(0)()
+        for wait in waits:
+            wait()
+        return len(frames)
+
+    return rate(run, runs)
+
+
+def written(cubes: Cubes, runs: int) -> Figure:
+    """Frames a second of features compressed and written by one thread."""
+
+    def write() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            path = shard_path(Path(folder, "a.h5"), 0)
+            path.parent.mkdir()
+            writer = ShardWriter.claim(path, "zstd")
+            assert writer is not None
+            for _ in range(8):
+                writer.append(cubes)
+            writer.end_video(VideoRow(0))
+            writer.close()
+        return 8 * len(cubes)
+
+    return rate(write, runs)
+
+
+def side_by_side(
+    name: BackboneName, runtime: Runtime, precision: Precision, material: Material, runs: int
+) -> tuple[list[float], list[float]]:
+    """Frames a second of whole extractions, and of the loops beside them, one after the other.
+
+    Ours are processes from start to end on all clips; the loop reads a few, without its start.
+    """
+    ours, peers = [], []
+    for _ in range(runs):
+        ours.append(extracted(name, runtime, precision, material))
+        peers.append(looped(name, material))
+    return ours, peers
+
+
+def extracted(
+    name: BackboneName, runtime: Runtime, precision: Precision, material: Material
+) -> float:
+    """Frames a second of `attnact features`, its start included."""
+    return whole(name, material, "--runtime", runtime, "--precision", precision)[0]
+
+
+def whole(name: BackboneName, material: Material, *options: str) -> tuple[float, float]:
+    """Frames a second of `attnact features`, its start included, and KiB of its cache a frame."""
+    with tempfile.TemporaryDirectory() as folder:
+        listing, cache = Path(folder, "clips.csv"), Path(folder, "clips.h5")
+        with listing.open("w", newline="") as file:
+            lines = [[clip, f"class {i % 2}"] for i, clip in enumerate(material.clips)]
+            csv.writer(file).writerows([["path", "label"], *lines])
+        weights = "random" if name == "googlenet" else str(material.weights)
+        command = [sys.executable, "-m", "attnact", "features", "folder", "--videos", listing]
+        command += ["--out", cache, "--backbone", name, "--weights", weights, "--folds", "2"]
+        command += options
+        start = time.perf_counter()
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        seconds = time.perf_counter() - start
+        made = FeatureCache(cache)
+        return made.frames / seconds, made.disk_bytes() / made.frames / 1024
+
+
+def looped(name: BackboneName, material: Material) -> float:
+    """Frames a second of the loop that people write."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "tests.bench.extraction_peer", name, material.weights]
+        command += [Path(folder, "features.h5"), *material.clips[: material.few]]
+        told = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    frames, seconds = told.stdout.split()
+    return int(frames) / float(seconds)
+
+
+def material_of(folder: Path, quick: bool) -> Material:
+    """Real clips and weights, or drawn and random ones; some frames of them ready."""
+    clips = sorted((REAL / "videos" / "ut_interaction").glob("*.avi"))
+    if not clips:
+        (folder / "videos").mkdir()
+        draw_videos(folder / "videos", folder / "list.csv", scenes=16)
+        clips = sorted((folder / "videos").iterdir())
+    weights = REAL / "weights" / "bvlc_googlenet.safetensors"
+    if not weights.is_file():
+        weights = folder / "weights.safetensors"
+        safetensors.torch.save_file(bvlc_googlenet.BVLCGoogLeNet().state_dict(), weights)
+    clips, few = (clips[:8], 1) if quick else (clips[:20], 3)
+    ready: list[np.ndarray] = []
+    for _, event in decode(clips[:8], "pyav", "squash", 60):
+        if isinstance(event, Frames):
+            ready.append(event.frames)
+    frames = torch.from_numpy(np.concatenate(ready))
+    return Material(clips, few, weights, frames[: len(frames) // BATCH * BATCH][: 8 * BATCH])
+
+
+def _load(
+    name: BackboneName, material: Material, runtime: Runtime, precision: Precision
+) -> Backbone:
+    weights = "random" if name == "googlenet" else material.weights
+    return load_backbone(name, weights, DEVICE, material.frames[:16], 0, runtime, precision)

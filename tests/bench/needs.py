@@ -1,0 +1,66 @@
+"""What large data sets take at the rates of this machine, measured here and nowhere else."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from tests.bench.extraction import material_of, whole
+from tests.bench.measuring import DEVICE, Row, figure, in_turn
+from tests.bench.training import step
+
+HEADER = ("data set", "frames", "cache", "extraction here", "one clip of each video trained here")
+B = 128
+
+
+class Size(NamedTuple):
+    """A data set: how many videos, and how many frames they have together."""
+
+    name: str
+    videos: float
+    frames: float
+
+
+# As their authors tell: 13,320 clips of 7.21 s at 25 frames/s; about 306,000 clips of 10 s, here
+# at 25 frames/s; and a thousand hours at 30 frames/s, cut into clips of ten seconds.
+SIZES = [
+    Size("HMDB-51", 6_766, 640_000),
+    Size("UCF-101", 13_320, 13_320 * 7.21 * 25),
+    Size("Kinetics-400", 306_000, 306_000 * 10 * 25),
+    Size("1,000 hours of one's own", 360_000, 1000 * 3600 * 30),
+]
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """The rates first, then what follows from them."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = [whole("bvlc_googlenet", material_of(Path(folder), quick)) for _ in range(3)]
+    frames, kib = figure([rate for rate, _ in found]), found[0][1]
+    X = torch.rand(32 if quick else B, 30, 49, 1024, device=DEVICE)
+    (taken,) = in_turn([step("location", X, torch.bfloat16)], 3)
+    clips = figure([len(X) / seconds for seconds in taken])
+    yield Row(
+        "measured",
+        "",
+        f"{kib:.1f} KiB a frame",
+        frames.text("frames/s"),
+        clips.text("clips/s, 3×512, bfloat16"),
+    )
+    for size in SIZES:
+        yield Row(
+            size.name,
+            f"{size.frames / 1e6:,.1f} million",
+            f"{size.frames * kib / 2**20:,.0f} GiB",
+            duration(size.frames / frames.median),
+            duration(size.videos / clips.median),
+        )
+
+
+def duration(seconds: float) -> str:
+    """In the unit that fits."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:,.0f} seconds"

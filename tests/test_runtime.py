@@ -1,0 +1,137 @@
+"""What runs a network, and that it comes out the same whatever runs it."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attnact.errors import UnsupportedError
+from attnact.extract import openvino_runner, runtime
+from attnact.extract.backbone import likeness, load_backbone
+from attnact.extract.runtime import FRAMES_AT_ONCE, How, choose, make_runner
+from attnact.extract.video import read_frames, resize
+from attnact.vocabulary import Precision
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+class Small(nn.Module):
+    """As quick as a network from frames to cubes can be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolve = nn.Conv2d(3, 1024, 32, stride=32)
+        generator = torch.Generator().manual_seed(0)
+        nn.init.normal_(self.convolve.weight, std=0.1, generator=generator)
+        nn.init.zeros_(self.convolve.bias)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        pixels = frames.permute(0, 3, 1, 2).float() / 255
+        made = self.convolve(pixels.to(self.convolve.weight.dtype))
+        return torch.relu(made).permute(0, 2, 3, 1).contiguous()
+
+
+def some_frames(count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, 224, 224, 3), dtype=torch.uint8, generator=generator)
+
+
+def runner(how: How) -> runtime.Runner:
+    return make_runner(Small().eval().requires_grad_(False), how, CPU)
+
+
+@pytest.mark.parametrize("name", ["torch", "openvino"])
+@pytest.mark.parametrize(("precision", "alike"), [("float32", 1e-6), ("bfloat16", 1e-4)])
+def test_every_runner_computes_the_network(name, precision: Precision, alike: float):
+    if precision == "bfloat16" and name == "openvino" and not openvino_runner.multiplies_bfloat16():
+        pytest.skip("this processor does not multiply in bfloat16")
+    frames = some_frames(FRAMES_AT_ONCE + 3)
+    with torch.no_grad():
+        exact = Small().double()(frames).float()
+    run = runner(How(name, precision))
+    made = run.start(frames)()
+    assert made.shape == (len(frames), 7, 7, 1024)
+    assert 1 - likeness(made.float(), exact) < alike
+    assert run.start(frames[:0])().shape == (0, 7, 7, 1024)
+
+
+@pytest.mark.parametrize("name", ["torch", "openvino"])
+def test_frames_under_way_at_once_keep_apart(name):
+    run, frames = runner(How(name, "float32")), some_frames(12)
+    alone = run.start(frames)()
+    waits = [run.start(frames[i : i + 4]) for i in (0, 4, 8)]
+    torch.testing.assert_close(torch.cat([wait() for wait in waits]), alone)
+
+
+def test_openvino_makes_a_cube_the_same_bits_in_any_batch():
+    precision = "bfloat16" if openvino_runner.multiplies_bfloat16() else "float32"
+    run, frames = runner(How("openvino", precision)), some_frames(11)
+    whole = run.start(frames)()
+    for first, last in ((0, 1), (2, 11), (9, 11)):
+        assert torch.equal(run.start(frames[first:last])(), whole[first:last])
+
+
+def test_auto_is_the_fastest_that_is_there(monkeypatch):
+    monkeypatch.setattr(runtime, "_multiplies_bfloat16", lambda *arguments: True)
+    assert choose("auto", "auto", CPU) == ("openvino", "bfloat16")
+    assert choose("auto", "auto", GPU) == ("torch", "bfloat16")
+    assert choose("torch", "float16", CPU) == ("torch", "float16")
+    monkeypatch.setattr(runtime, "_multiplies_bfloat16", lambda *arguments: False)
+    assert choose("auto", "auto", CPU) == ("openvino", "float32")
+    monkeypatch.setattr(runtime, "find_spec", lambda name: None)
+    assert choose("auto", "auto", CPU) == ("torch", "float32")
+
+
+def test_what_is_not_there_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match="OpenVINO runs on the CPU here, not on cuda"):
+        choose("openvino", "auto", GPU)
+    monkeypatch.setattr(runtime, "find_spec", lambda name: None)
+    with pytest.raises(UnsupportedError, match=r"missing; pip install 'attnact\[openvino\]'"):
+        choose("openvino", "auto", CPU)
+
+
+def test_a_precision_that_openvino_does_not_keep_is_refused(monkeypatch):
+    class Core:
+        """As on a processor without it: another is taken, without a word."""
+
+        def compile_model(self, *arguments: object) -> "Core":
+            return self
+
+        def get_property(self, name: str) -> object:
+            return openvino_runner.TYPES["float32"]
+
+    monkeypatch.setattr(openvino_runner.openvino, "Core", Core)
+    with pytest.raises(UnsupportedError, match="cannot run in float16 on this processor"):
+        runner(How("openvino", "float16"))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_caffes_features_of_real_frames_stay_right(shared, precision: Precision):
+    if precision == "bfloat16" and not openvino_runner.multiplies_bfloat16():
+        pytest.skip("this processor does not multiply in bfloat16")
+    clip = shared / "videos" / "ut_interaction" / "0_1_4.avi"
+    frames = torch.stack(
+        [torch.tensor(resize(f, "squash")) for i, f in enumerate(read_frames(clip)) if i % 20 == 0]
+    )
+    weights = shared / "weights" / "bvlc_googlenet.safetensors"
+    exact = load_backbone("bvlc_googlenet", weights)(frames)
+    fast = load_backbone("bvlc_googlenet", weights, runtime="openvino", precision=precision)
+    made = fast(frames)
+    assert made.dtype == torch.float32
+    if precision == "float32":
+        torch.testing.assert_close(made, exact, rtol=0, atol=2e-4)
+    else:
+        assert likeness(made, exact) >= 0.9995
+    assert torch.equal(fast.start(frames)(), made.half())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_a_recorded_graph_computes_the_network():
+    network = Small().eval().requires_grad_(False)
+    frames = some_frames(8)
+    with torch.no_grad():
+        exact = Small().double()(frames).float()
+    run = make_runner(network, How("torch", "float32"), GPU)
+    for part in (frames, frames.flip(0), frames[:3]):  # recorded, replayed, of another size
+        made = run.start(part.pin_memory())()
+        expected = exact.flip(0) if part is not frames and len(part) == 8 else exact[: len(part)]
+        torch.testing.assert_close(made, expected, rtol=0, atol=1e-4)
