@@ -40,11 +40,9 @@ def parse(text: str) -> dict[str, Any]:
     return content
 
 
-def seal_file(path: Path) -> None:
-    """Adds a digest at the end of a file of a format that reads no further than it needs."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    with path.open("ab") as file:
-        file.write(MARK + digest.encode())
+def with_digest(content: bytes) -> bytes:
+    """A digest at the end of what is of a format that reads no further than it needs."""
+    return content + MARK + hashlib.sha256(content).hexdigest().encode()
 
 
 def is_broken(path: Path) -> bool:

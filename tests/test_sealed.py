@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from attnact.sealed import MARK, check_seal, is_broken, parse, seal, seal_file
+from attnact.sealed import MARK, check_seal, is_broken, parse, seal, with_digest
 
 CONTENT = {"a": 1, "b": [0.1, "λ"], "place": "/here"}
 
@@ -41,9 +41,8 @@ def test_what_is_no_object_is_refused(text: str) -> None:
 @pytest.mark.parametrize("content", [b"", b"abc", MARK, b"x" * 5000])
 def test_a_sealed_file_knows_every_byte(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a"
-    path.write_bytes(content)
-    seal_file(path)
-    sealed = path.read_bytes()
+    sealed = with_digest(content)
+    path.write_bytes(sealed)
     assert sealed.startswith(content)
     assert not is_broken(path)
     for at in {*range(len(content))[::499], len(sealed) - 1}:

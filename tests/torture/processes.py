@@ -31,7 +31,12 @@ class StandIn:
     """A backbone that needs no time: what it gives depends on the frame alone."""
 
     name, weights, digest, is_random = "googlenet", "stand-in", "0123", False
+    runtime, precision = "torch", "float32"
     device = torch.device("cpu")
+
+    def start(self, frames: Tensor) -> Callable[[], Tensor]:
+        """The features of `__call__` in float16, when they are asked for."""
+        return self(frames).half
 
     def __call__(self, frames: Tensor) -> Tensor:
         """Feature cubes (n, 7, 7, 1024): colours, each in channels of its own."""

@@ -62,8 +62,14 @@ TARGETS: dict[str, tuple[Callable[[], Any], Path]] = {
     "`plan.json`": (lambda: read_plan(CACHE), shard_path(CACHE, 0).with_name("plan.json")),
     "`model.safetensors`": (lambda: weights(), RUN / "model.safetensors"),
     "`last.ckpt`": (lambda: load_state(RUN / "last.ckpt"), RUN / "last.ckpt"),
-    "`config.json` of a run": (lambda: open_run(RUN), RUN / "config.json"),
+    "`config.json` of a run": (lambda: config(), RUN / "config.json"),
 }
+
+
+def config() -> Any:
+    """The choices of a run, and the cache that it opens; the path of the cache may change."""
+    run = open_run(RUN)
+    return run.folder, run.config, run.cache_digest, run.open_cache().path.name
 
 
 def weights() -> Any:
