@@ -114,7 +114,12 @@ def _start(work: Sequence[tuple[Any, ...]]) -> tuple[multiprocessing.process.Bas
     context = multiprocessing.get_context("spawn")
     connection, childs_end = context.Pipe(duplex=False)
     process = context.Process(target=_serve, args=(childs_end, list(work)), daemon=True)
-    process.start()
+    # Ctrl-C is ours to handle: blocked, it cannot stop a child before the child ignores it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     childs_end.close()  # so that the child's death reads as the end of the pipe
     return process, connection
 

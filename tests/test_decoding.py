@@ -205,6 +205,20 @@ def wait_for(happens: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+def test_ctrl_c_stops_no_decoder_while_it_starts(clips, capfd):
+    """A terminal sends it to every process; only ours may answer."""
+    events = decode([clips / "more.avi"], "pyav", "squash", PATIENCE)
+    reader = threading.Thread(target=lambda: found.extend(gather(events)))
+    found: list[Any] = []
+    reader.start()
+    while not (decoders := multiprocessing.active_children()):
+        time.sleep(0.001)
+    os.kill(decoders[0].pid, signal.SIGINT)
+    reader.join()
+    hold(clips / "more.avi", found[0])
+    assert "Traceback" not in capfd.readouterr().err
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a decoder that hangs lives on")
 def test_a_hanging_decoder_dies_with_its_parent(clips, fifo):
     command = [sys.executable, "-c", PARENT, str(clips / "one.avi"), str(fifo)]
