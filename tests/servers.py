@@ -71,8 +71,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.web.length:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: self.web.cut])
-        self.web.cut = None
+        part, self.web.cut = body[: self.web.cut], None  # first: the next request may be quick
+        self.wfile.write(part)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -99,8 +99,8 @@ class FtpHandler(StreamRequestHandler):
                 self.web.asked.append(f"{argument} {start}")
                 self.say("150 coming")
                 with listener, listener.accept()[0] as connection:
-                    connection.sendall(self.web.body[start:][: self.web.cut])
-                self.web.cut = None
+                    part, self.web.cut = self.web.body[start:][: self.web.cut], None
+                    connection.sendall(part)
                 self.say("226 done")
             else:
                 answers = {

@@ -75,7 +75,8 @@ def windows(clips: Clips) -> tuple[Ints, list[Window]]:
     """
     positions, found, count = [], [], 0
     stride = np.diff(clips.first)
-    border = (np.diff(clips.video) != 0) | (np.diff(clips.step) != 0)
+    alike = np.stack((clips.video, clips.step, clips.frames))
+    border = (np.diff(alike) != 0).any(0)
     border[1:] |= ~border[:-1] & (np.diff(stride) != 0)
     borders = [0, *(np.flatnonzero(border) + 1).tolist(), len(clips)]
     for start, stop in pairwise(borders):

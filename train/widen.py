@@ -36,8 +36,6 @@ def widen(stored: Stored, dtype: torch.dtype = torch.float32) -> Tensor:
         return wide.copy_(cubes).mul_(roots).square_()
     # Rounded once, at the end. A CPU does it some frames at a time, which stays in its cache.
     some = 16 if wide.device.type == "cpu" else len(wide)
-    part = torch.empty(some, *cubes.shape[1:], device=wide.device)
-    for start in range(0, len(wide), some):
-        here = slice(start, start + some)
-        wide[here] = part.copy_(cubes[here]).mul_(roots[here]).square_()
+    for here, part, root in zip(*(x.split(some) for x in (wide, cubes, roots)), strict=True):
+        here.copy_(part.float().mul_(root).square_())
     return wide
