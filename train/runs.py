@@ -23,8 +23,6 @@ from attnact.files import lock_beside, unlock, write_new, write_text
 from attnact.sealed import check_seal, parse, seal
 from attnact.train.config import TrainConfig
 
-HOLDS_A_RUN = "holds a run; --resume it, or choose another --name"
-
 
 @dataclass(frozen=True)
 class Run:
@@ -98,7 +96,7 @@ def create_run(folder: Path, config: TrainConfig, cache: FeatureCache) -> Run:
     """
     path = folder / "config.json"
     if path.exists():
-        raise RunError(f"{folder}: {HOLDS_A_RUN}")
+        raise _taken(folder)
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder, config, cache.path.resolve(), cache.digest)
     content = {
@@ -111,7 +109,7 @@ def create_run(folder: Path, config: TrainConfig, cache: FeatureCache) -> Run:
     try:
         write_new(path, json.dumps(seal(content, free="cache"), indent=1) + "\n")
     except FileExistsError:  # by another process since
-        raise RunError(f"{folder}: {HOLDS_A_RUN}") from None
+        raise _taken(folder) from None
     return run
 
 
@@ -158,6 +156,10 @@ def free_name(folder: Path, config: TrainConfig) -> Path:
         path = folder / f"{name}-{number}"
         number += 1
     return path
+
+
+def _taken(folder: Path) -> RunError:
+    return RunError(f"{folder}: holds a run; --resume it, or choose another --name")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
