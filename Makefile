@@ -6,7 +6,7 @@ READY := .venv/.ready
 DOCS_READY := .venv/.docs-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo features train sweep check lint types test browser bench bench-quick docs clean
+.PHONY: help install demo features train sweep check lint types test browser bench bench-quick torture docs clean
 
 help:  ## Show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -54,6 +54,9 @@ bench: $(READY)  ## Measure the speed beside peers and limits; writes docs/perfo
 
 bench-quick: $(READY)  ## The same in two minutes, smaller; prints it
 	$(BIN)/python -m tests.bench --quick
+
+torture: $(READY)  ## Kill, fill, rot and mistreat it, and see that nothing is lost; 15 minutes
+	$(BIN)/python -m tests.torture $(ARGS)
 
 docs: $(DOCS_READY)  ## Build the pages of docs/ into site/, warnings being errors
 	$(BIN)/mkdocs build --strict

@@ -4,7 +4,10 @@ Nothing here unpickles: weights are safetensors with their description as JSON b
 the training state is read by torch with `weights_only`.
 """
 
+import hashlib
+import io
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,11 +15,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
+from torch import Tensor
 
 from attnact.errors import RunError
-from attnact.files import publish
+from attnact.files import write_bytes
 from attnact.model import Model, ModelConfig, build_model
+from attnact.sealed import parse
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "features": checkpoint.features,
     }
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()}
-    part = path.with_suffix(".part")
-    save_file(tensors, part, {"attnact": json.dumps(description)})
-    publish(part, path)
+    # In the description, not beside it: safetensors writes two entries in any order.
+    description["digest"] = _digest(description, tensors)
+    write_bytes(path, save(tensors, {"attnact": json.dumps(description)}))
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
@@ -56,12 +61,16 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
         raise RunError(f"{path}: no such file; has the run finished? `attnact train --resume`")
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
-            description = json.loads(file.metadata()["attnact"])
+            description = parse(file.metadata()["attnact"])
             known = {field.name for field in fields(ModelConfig)}
             shape = {key: value for key, value in description["model"].items() if key in known}
             model = build_model(ModelConfig(**shape)).to(device)
             names = file.keys()
-            model.load_state_dict({name: file.get_tensor(name) for name in names})
+            tensors = {name: file.get_tensor(name) for name in names}
+        told = description.pop("digest", None)  # older files have none
+        if told is not None and told != _digest(description, tensors):
+            raise ValueError("its digest is that of other weights")
+        model.load_state_dict(tensors)
         return Checkpoint(
             model=model.eval(),
             classes=description["classes"],
@@ -80,11 +89,20 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
         raise RunError(f"{path}: not a model of attnact, or damaged ({why})") from error
 
 
+def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a model's description and of the names, types, shapes and bytes of its weights."""
+    sha = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Writes all that training needs to go on, whole."""
-    part = path.with_suffix(".part")
-    torch.save(dict(state), part)
-    publish(part, path)
+    content = io.BytesIO()  # torch does not say why it cannot write to a file
+    torch.save(dict(state), content)
+    write_bytes(path, content.getvalue())
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
@@ -96,6 +114,9 @@ def load_state(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
+        with zipfile.ZipFile(path) as parts:  # torch writes checksums and does not read them
+            if damaged := parts.testzip():
+                raise ValueError(damaged)
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unzipper and unpickler meet
         raise RunError(f"{path}: damaged; delete it and --resume starts anew") from error

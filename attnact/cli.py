@@ -42,6 +42,13 @@ class Messages(InOrder):
                 traceback.print_exc()
             self._say(f"error: {error}")
             ctx.exit(FAILED)
+        except (OSError, MemoryError) as error:
+            if isinstance(error, BrokenPipeError):  # `| head` has read enough
+                raise
+            if ctx.params["verbose"]:
+                traceback.print_exc()
+            self._say(f"error: {_in_a_line(error)}")
+            ctx.exit(FAILED)
         except ValueError as error:
             if ctx.params["verbose"]:
                 traceback.print_exc()
@@ -54,6 +61,13 @@ class Messages(InOrder):
     @staticmethod
     def _say(line: str) -> None:
         click.echo(f"attnact: {line}", err=True)
+
+
+def _in_a_line(error: OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return f"out of memory ({error})" if str(error) else "out of memory"
+    told = error.strerror or " ".join(str(error).split())  # HDF5 tells it in many lines
+    return f"{error.filename}: {told}" if error.filename else told
 
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

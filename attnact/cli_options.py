@@ -88,6 +88,9 @@ def config_option(config: type) -> Callable[[Command], Command]:
             near = get_close_matches(unknown[0], sorted(filter(None, options)), 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise click.UsageError(f"{path}: unknown choice {unknown[0]!r}{hint}")
+        lists = [name for name, value in values.items() if isinstance(value, list | dict)]
+        if lists:
+            raise click.UsageError(f"{path}: {lists[0]} must be one value")
         context.default_map = {**(context.default_map or {}), **values}
 
     text = "Choices from a TOML file or a run's config.json; options here win."
@@ -109,7 +112,14 @@ def read_choices(path: Path) -> tuple[dict[str, Any], bool]:
         long = {short.removeprefix("--"): name for name, short in SHORT.items()}
         names = {key: long.get(key, key.replace("-", "_")) for key in values}
         return {names[key]: value for key, value in values.items() if value is not None}, of_run
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,  # brackets in brackets, without end
+    ) as error:
         raise click.UsageError(
             f"{path}: no TOML of choices such as hidden_size = 512, and no config.json of a run "
             f"({error})"

@@ -35,3 +35,7 @@ class CacheError(AttnactError):
 
 class RunError(AttnactError):
     """A run folder that is missing, unfinished, in the way, or does not fit its cache."""
+
+
+class RunBusyError(RunError):
+    """A run that another process trains."""

@@ -34,7 +34,8 @@ from attnact.features import (
     read_rows,
     shard_path,
 )
-from attnact.files import lock_beside, publish, unlock
+from attnact.files import lock_beside, publish, unlock, write_bytes
+from attnact.sealed import with_digest
 from attnact.tables import text_column, write_rows
 from attnact.vocabulary import Compression
 
@@ -128,6 +129,7 @@ class ShardWriter:
         if self._lock == RELEASED:
             raise ValueError("this shard was closed or abandoned before")
         write_rows(self._file.create_group("videos"), self._rows)
+        self._file.attrs["digest"] = index_digest(self._file)
         self._file.flush()  # which may fail and leave a file that can still be discarded
         self._file.close()
         publish(self._part, self.path)
@@ -216,6 +218,8 @@ def write_index(
     for shard in range(shards):
         path = shard_path(cache, shard)
         with open_hdf5(path) as file, damage_told(path):
+            if file.attrs.get("digest", "") not in ("", index_digest(file)):  # older shards: none
+                raise ValueError("its tables changed")
             rows += read_rows(file["videos"])
             shard_frames.append(len(file["features"]))
             kinds.add((file["features"].dtype, file["features"].shape[1:]))
@@ -223,8 +227,8 @@ def write_index(
         raise CacheError(f"{path.parent}: shards of other features among them; delete this folder")
     ((dtype, cube),) = kinds
     schema = SCHEMA if cube == CUBE_IN_FILE else 1  # shards from before there was a second
-    part = cache.with_suffix(f".{os.getpid()}.part")
-    with h5py.File(part, "w") as file:
+    # In memory: on a disk that fills up HDF5 says so in many lines, and may crash afterwards.
+    with h5py.File(cache.name, "w", driver="core", backing_store=False) as file:
         file.attrs.update(schema=schema, name=listing.name, root=str(listing.root))
         file.create_group("provenance").attrs.update(provenance)
         file["classes"] = text_column(listing.classes)
@@ -236,7 +240,9 @@ def write_index(
         if dtype == np.uint8:
             over("scales", (ROWS, ROWS), np.float32)
         file.attrs["digest"] = index_digest(file)
-    publish(part, cache)
+        file.flush()
+        content = with_digest(file.id.get_file_image())
+    write_bytes(cache, content)
     return FeatureCache(cache)
 
 

@@ -9,6 +9,7 @@ One file to open, many files to write; `feature_writer` writes them.
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from attnact.chunks import Array, Ints, cores, side_by_side
 from attnact.compact import Cubes, Stored, to_float
 from attnact.errors import CacheError
+from attnact.sealed import is_broken
 from attnact.shards import DAMAGE, Shard, damage_told, open_hdf5, shard_path
 from attnact.tables import VideoRow, index_digest, read_rows, read_text
 
@@ -42,6 +44,7 @@ SCHEMA = 2  # grows when an older reader could no longer make sense of the file
 ROWS, CHANNELS = 7, 1024
 LOCATIONS = ROWS * ROWS
 CUBE = (ROWS, ROWS, CHANNELS)
+DTYPES = ("<f2", "|u1", "<f4")  # of features, as numpy writes them
 
 
 class FeatureCache:
@@ -64,7 +67,9 @@ class FeatureCache:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with open_hdf5(path) as file:
+        if path.is_file() and is_broken(path):  # which HDF5 itself may not survive
+            raise _damaged(path)
+        with open_hdf5(path) as file, _damage_told(path):
             _check(file, path)
             self.name = str(file.attrs["name"])
             self.root = Path(file.attrs["root"])
@@ -85,6 +90,8 @@ class FeatureCache:
             )
             self.dtype: np.dtype[Any] = file["features"].dtype
             self._cube: tuple[int, ...] = file["features"].shape[1:]
+            if self.dtype.str not in DTYPES or sorted(self._cube) != sorted(CUBE):
+                raise ValueError(f"no features are {self.dtype}, {self._cube}")
             self._shard_starts = np.cumsum([0, *file["shard_frames"][()]])
         self._shards: dict[int, Shard] = {}
         self._pool: ThreadPoolExecutor | None = None
@@ -220,7 +227,19 @@ def _check(file: Any, path: Path) -> None:
     except DAMAGE:
         whole = False
     if not whole:
-        raise CacheError(
-            f"{path}: its tables are damaged; delete this one file (not the shards) and run "
-            "`attnact features` again"
-        )
+        raise _damaged(path)
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DAMAGE as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> CacheError:
+    return CacheError(
+        f"{path}: its tables are damaged; delete this one file (not the shards) and run "
+        "`attnact features` again"
+    )

@@ -1,5 +1,6 @@
 """Files that are whole or absent, whatever happens to the process that writes them."""
 
+import errno
 import fcntl
 import os
 import re
@@ -20,9 +21,46 @@ def publish(part: Path, path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file, whole, in the place of an older one if there is one."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file, whole, in the place of an older one if there is one."""
+    with _part(path, content) as part:
+        publish(part, path)
+
+
+def write_new(path: Path, text: str) -> None:
+    """Writes a text file, whole, where there is none.
+
+    Raises:
+        FileExistsError: there is one, perhaps by another process since a moment.
+    """
+    with _part(path, text.encode()) as part:
+        _sync(part)
+        try:
+            os.link(part, path)  # unlike a rename, never replaces
+        except FileExistsError:
+            raise
+        except OSError:  # a disk without hard links; here the last of several at once would win
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
+            part.replace(path)
+        _sync(path.parent)
+
+
+@contextmanager
+def _part(path: Path, content: bytes) -> Iterator[Path]:
+    """The content under a temporary name, of which nothing is left; not even on a full disk."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    publish(part, path)
+    try:
+        part.write_bytes(content)
+        yield part
+    except OSError as error:
+        error.filename = str(path)  # a full disk does not say which
+        raise
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def check_disk(folder: Path, needed: float) -> None:

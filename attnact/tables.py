@@ -62,7 +62,7 @@ def read_text(dataset: Any) -> list[str]:
 
 
 def index_digest(file: Any) -> str:
-    """SHA-256 of every table and attribute of an index but the features, scales and itself."""
+    """SHA-256 of every table and attribute of an index or a shard but features, scales, itself."""
     attributes = {key: str(value) for key, value in file.attrs.items() if key != "digest"}
     content: dict[str, Any] = {"": attributes}
 

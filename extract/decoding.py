@@ -63,7 +63,8 @@ def decode(
     """What happens to each file, as (position in `paths`, event), one file after the other.
 
     A file that gives nothing for `time_limit` seconds, or that crashes the decoder, fails like one
-    that does not decode, and the next is read by a new process.
+    that does not decode, and the next is read by a new process. One whose decoder was killed from
+    outside is read once more.
     """
     work = [("decode", path, decoder, how) for path in paths]
     yield from _answers(work, time_limit)
@@ -76,16 +77,30 @@ def probe_all(paths: Sequence[Path], time_limit: float) -> Iterator[VideoInfo | 
 
 
 def _answers(work: Sequence[tuple[Any, ...]], time_limit: float) -> Iterator[tuple[int, Any]]:
-    """The child's answers to each piece of work; a new child after each one that had to die."""
-    done = 0
+    """The child's answers to each piece of work; a new child after each one that had to die.
+
+    Who sends SIGKILL is no file but the system, for want of memory, or a person: such a piece is
+    done a second time, without the frames that came before.
+    """
+    done = blocks = 0  # pieces of work, and of the next one the blocks of frames that came
+    again = False
     while done < len(work):
         process, connection = _start(work[done:])
+        known = blocks
         try:
             while done < len(work):
                 answer = _receive(process, connection, time_limit)
+                if connection.closed and process.exitcode == -signal.SIGKILL and not again:
+                    again = True
+                    break
+                if isinstance(answer, Frames):
+                    known -= 1
+                    if known < 0:
+                        blocks += 1
+                        yield done, answer
+                    continue
                 yield done, answer
-                if not isinstance(answer, Frames):
-                    done += 1
+                done, blocks, again = done + 1, 0, False
                 if connection.closed:  # the child hung or died
                     break
         finally:
@@ -99,7 +114,12 @@ def _start(work: Sequence[tuple[Any, ...]]) -> tuple[multiprocessing.process.Bas
     context = multiprocessing.get_context("spawn")
     connection, childs_end = context.Pipe(duplex=False)
     process = context.Process(target=_serve, args=(childs_end, list(work)), daemon=True)
-    process.start()
+    # Ctrl-C is ours to handle: blocked, it cannot stop a child before the child ignores it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     childs_end.close()  # so that the child's death reads as the end of the pipe
     return process, connection
 

@@ -5,13 +5,14 @@ videos go into which shard, and with which settings. So the shards come out the 
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from attnact.errors import CacheError
 from attnact.features import shard_path
+from attnact.files import write_new
+from attnact.sealed import check_seal, parse, seal
 from attnact.vocabulary import (
     BackboneName,
     Compression,
@@ -112,8 +113,8 @@ def read_plan(cache: Path) -> Plan | None:
     """
     path = plan_path(cache)
     try:
-        text = path.read_text(encoding="utf-8")
-        plan = json.loads(text)
+        plan = parse(path.read_text(encoding="utf-8"))
+        check_seal(plan)
         return Plan(
             settings=Settings(**plan["settings"]),
             paths=tuple(plan["paths"]),
@@ -124,7 +125,7 @@ def read_plan(cache: Path) -> Plan | None:
         )
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise CacheError(f"{path}: damaged; delete the folder {path.parent}") from error
 
 
@@ -136,19 +137,13 @@ def keep_plan(cache: Path, plan: Plan) -> Plan:
     """
     path = plan_path(cache)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(asdict(plan), indent=1), encoding="utf-8")
     try:
-        os.link(part, path)  # unlike a rename, never replaces
+        write_new(path, json.dumps(seal(asdict(plan)), indent=1))
     except FileExistsError:
         kept = read_plan(cache)
         assert kept is not None
         check_same(cache, kept, plan.settings, plan.paths)
         return kept
-    except OSError:  # a disk without hard links; here the last of several at once would win
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return plan
 
 

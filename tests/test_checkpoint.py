@@ -160,3 +160,40 @@ def test_never_runs_what_a_state_says(tmp_path: Path, how: str) -> None:
     path.rename(tmp_path / "model.safetensors")
     refuses(tmp_path / "model.safetensors")
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("place", [-1, -500, 0.3])
+def test_a_byte_of_the_weights_that_changed(saved: Path, place: float) -> None:
+    content = bytearray(saved.read_bytes())
+    content[int(place * len(content)) if place > 0 else int(place)] ^= 16
+    saved.write_bytes(content)
+    refuses(saved)
+
+
+def test_a_description_that_changed(saved: Path) -> None:
+    content = saved.read_bytes()
+    assert content.count(b"b|c") == 1
+    saved.write_bytes(content.replace(b"b|c", b"b|d"))
+    assert "its digest is that of other weights" in refuses(saved)
+
+
+def test_a_model_from_before_there_were_digests(saved: Path) -> None:
+    edit(saved, {}, digest=None)
+    assert load_checkpoint(saved).classes == ["a", "b|c", "é"]
+
+
+def test_the_same_model_makes_the_same_bytes(saved: Path) -> None:
+    again = saved.with_name("again.safetensors")
+    save_checkpoint(again, load_checkpoint(saved))
+    assert again.read_bytes() == saved.read_bytes()
+
+
+def test_a_byte_of_a_state_that_changed(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    save_state(path, {"model": {"w": torch.arange(5000.0)}})
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1  # of a weight: torch itself does not notice
+    path.write_bytes(content)
+    assert torch.load(path, weights_only=True)["model"]["w"].shape == (5000,)
+    with pytest.raises(RunError, match=r"last\.ckpt: damaged"):
+        load_state(path)

@@ -228,6 +228,10 @@ BAD_CONFIGS = [
     ("x.json", "{}", "no config.json of a run"),
     ("x.json", '{"train": {"colour": 1}}', "unknown choice 'colour'"),
     ("none.toml", None, "none.toml: no TOML of choices"),
+    ("x.toml", "epochs = [3]", "x.toml: epochs must be one value"),
+    ("x.json", '{"train": {"epochs": {}}}', "x.json: epochs must be one value"),
+    ("x.toml", "a = " + "[" * 100_000, "x.toml: no TOML of choices"),
+    ("x.json", "[" * 100_000, "no config.json of a run"),
 ]
 
 
@@ -259,3 +263,21 @@ def test_frame_rates_that_cannot_be_are_told(monkeypatch):
     assert result.exit_code == 0
     told = "attnact: warning: a.avi and 1 more: no frame rate that can be, taken to be 30\n"
     assert result.stderr == told
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device", "a/b"), "a/b: No space left on device"),
+        (PermissionError(13, "Permission denied", "a.csv"), "a.csv: Permission denied"),
+        (OSError("Unable to\nflush"), "Unable to flush"),
+        (MemoryError(), "out of memory"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(monkeypatch, error, told):
+    def refuse(*of: object) -> None:
+        raise error
+
+    monkeypatch.setattr("attnact.extract.datasets.load_dataset", refuse)
+    result = CliRunner().invoke(cli.main, ["features", "folder"])
+    assert (result.exit_code, result.stderr) == (1, f"attnact: error: {told}\n")

@@ -119,9 +119,11 @@ def test_a_reader_that_is_slow_is_no_file_that_hangs(clips):
 
 
 def kill_whoever_opens(fifo: Path) -> None:
-    with fifo.open("wb"):  # returns when the decoder opens the other end
-        (decoder,) = multiprocessing.active_children()
-        decoder.kill()
+    for _ in range(2):  # for whoever is killed is tried again
+        with fifo.open("wb"):  # returns when the decoder opens the other end
+            (decoder,) = multiprocessing.active_children()
+            decoder.kill()
+            decoder.join()
 
 
 def test_a_file_that_crashes_the_decoder_fails_and_the_next_is_read(clips, fifo):
@@ -135,15 +137,27 @@ def test_a_file_that_crashes_the_decoder_fails_and_the_next_is_read(clips, fifo)
     hold(paths[2], found[2])
 
 
-def test_a_crash_between_frames_fails_the_file(clips):
+@pytest.mark.parametrize("read", [1, 2])
+def test_a_decoder_killed_between_frames_leaves_its_file_whole(clips, read):
     paths = [clips / "long.avi", clips / "more.avi"]
     events = decode(paths, "pyav", "squash", PATIENCE)
-    first = next(events)
+    before = [next(events) for _ in range(read)]
     (decoder,) = multiprocessing.active_children()
     decoder.kill()
-    found = gather(iter([first, *events]))
+    found = gather(iter([*before, *events]))
+    for path, file in zip(paths, found, strict=True):
+        hold(path, file)
+
+
+def test_a_decoder_that_crashes_by_itself_fails_its_file(clips):
+    paths = [clips / "long.avi", clips / "more.avi"]
+    events = decode(paths, "pyav", "squash", PATIENCE)
+    before = next(events)
+    (decoder,) = multiprocessing.active_children()
+    os.kill(decoder.pid, signal.SIGSEGV)
+    found = gather(iter([before, *events]))
     assert len(found[0][0]) < FRAMES["long.avi"]
-    assert found[0][1] == Failed("the decoder crashed (exit code -9)")
+    assert found[0][1] == Failed("the decoder crashed (exit code -11)")
     hold(paths[1], found[1])
 
 
@@ -189,6 +203,20 @@ def wait_for(happens: Callable[[], bool]) -> None:
     while not happens():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_ctrl_c_stops_no_decoder_while_it_starts(clips, capfd):
+    """A terminal sends it to every process; only ours may answer."""
+    events = decode([clips / "more.avi"], "pyav", "squash", PATIENCE)
+    reader = threading.Thread(target=lambda: found.extend(gather(events)))
+    found: list[Any] = []
+    reader.start()
+    while not (decoders := multiprocessing.active_children()):
+        time.sleep(0.001)
+    os.kill(decoders[0].pid, signal.SIGINT)
+    reader.join()
+    hold(clips / "more.avi", found[0])
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a decoder that hangs lives on")

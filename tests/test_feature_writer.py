@@ -413,3 +413,13 @@ def test_shards_of_two_dtypes_make_no_cache(cache_path):
     with pytest.raises(CacheError, match=r"small\.shards: shards of other features among them"):
         write_index(cache_path, 3, listing(), {})
     assert not cache_path.exists()
+
+
+def test_no_index_over_a_shard_whose_tables_changed(cache_path):
+    with h5py.File(shard_path(cache_path, 1), "a") as file:
+        file["videos/frame_rate"][0] += 1
+    with pytest.raises(CacheError, match=r"00001\.h5: damaged; delete it and run"):
+        write_index(cache_path, 2, listing(), {})
+    with h5py.File(shard_path(cache_path, 1), "a") as file:
+        del file.attrs["digest"]  # as in shards from before there was one
+    assert write_index(cache_path, 2, listing(), {}).frames > 0

@@ -10,7 +10,7 @@ import pytest
 
 from attnact import files
 from attnact.errors import CacheError
-from attnact.files import check_disk, full_disk_told, publish, write_text
+from attnact.files import check_disk, full_disk_told, publish, write_new, write_text
 
 
 def test_publish_gives_a_finished_file_its_name(tmp_path: Path) -> None:
@@ -85,3 +85,41 @@ def test_what_the_system_says_is_told_in_one_line() -> None:
         raise RuntimeError("Unable to flush\n, file descriptor = 4, errno = 28, error message")
     with pytest.raises(OSError, match="no errno"), full_disk_told(Path("a.h5")):
         raise OSError("no errno")
+
+
+def test_a_new_file_never_takes_the_place_of_another(tmp_path: Path) -> None:
+    write_new(tmp_path / "a", "first")
+    with pytest.raises(FileExistsError):
+        write_new(tmp_path / "a", "second")
+    assert (tmp_path / "a").read_text() == "first"
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_new_file_on_a_disk_without_hard_links(tmp_path: Path, monkeypatch, there: bool) -> None:
+    def link(part: Path, path: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(files.os, "link", link)
+    if there:
+        (tmp_path / "a").write_text("first")
+        with pytest.raises(FileExistsError):
+            write_new(tmp_path / "a", "second")
+    else:
+        write_new(tmp_path / "a", "first")
+    assert (tmp_path / "a").read_text() == "first"
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("write", [write_text, write_new])
+def test_what_does_not_fit_on_the_disk_leaves_nothing_and_has_a_name(
+    tmp_path: Path, monkeypatch, write
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write(tmp_path / "a", "text")
+    assert caught.value.filename == str(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []

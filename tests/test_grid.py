@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from attnact.errors import CacheError, RunError
+from attnact.errors import CacheError, RunBusyError, RunError
 from attnact.features import FeatureCache
 from attnact.train import grid as module
 from attnact.train.config import TrainConfig
@@ -274,3 +274,23 @@ def test_with_real_training(cache: FeatureCache, tmp_path: Path) -> None:
         ]
         # The test sides are of three videos each, so the pooled accuracy is the mean of the two.
         assert row.values[0] == pytest.approx(np.mean([run.summary()["value"] for run in runs]))
+
+
+def test_runs_of_another_process_are_waited_for(trainer, cache, tmp_path, monkeypatch):
+    """Its own runs come first; then it looks again until the other process is done or dead."""
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_LOOKS", 0)
+    trainer.fails["lambda0-fold1-seed0"] = RunBusyError("another process trains this run")
+    train, looks = trainer.__call__, []
+
+    def then_free(run: Run, *others: Any) -> dict[str, Any]:
+        looks.append(run.folder.name)
+        if len(looks) == 4:
+            trainer.fails.clear()
+        return train(run, *others)
+
+    monkeypatch.setattr(module, "train", then_free)
+    rows = sweep_rows(CONFIG, [0.0, 1.0])
+    grid = train_grid(tmp_path, cache, None, rows, [0], ["1"], lambda line: None)
+    assert looks == ["lambda0-fold1-seed0", "lambda1-fold1-seed0", *["lambda0-fold1-seed0"] * 2]
+    assert [row.name for row in grid.rows] == ["lambda0", "lambda1"]
+    assert grid.failures == []

@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     {"attnact"},
     {"attnact.errors", "attnact.vocabulary", "attnact.released", "attnact.windows"},
-    {"attnact.files", "attnact.progress", "attnact.provenance", "attnact.cli_options"},
+    {"attnact.files", "attnact.sealed"},
+    {"attnact.progress", "attnact.provenance", "attnact.cli_options"},
     {"attnact.chunks", "attnact.compact", "attnact.shards", "attnact.tables"},
     {"attnact.features", "attnact.feature_writer", "attnact.attention", "attnact.layers"},
     {"attnact.recurrence"},

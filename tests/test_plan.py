@@ -157,11 +157,32 @@ def test_a_damaged_plan(tmp_path: Path, text: str) -> None:
         read_plan(cache)
 
 
+@pytest.mark.parametrize(("old", "new"), [("1500", "1501"), ("c.avi", "d.avi"), ("squash", "crop")])
+def test_a_plan_that_changed_is_refused(tmp_path: Path, old: str, new: str) -> None:
+    cache = tmp_path / "small.h5"
+    keep_plan(cache, PLAN)
+    path = plan_path(cache)
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    with pytest.raises(CacheError, match=r"plan\.json: damaged; delete the folder"):
+        read_plan(cache)
+
+
+@pytest.mark.parametrize("frames", ["[1e999]", "[" * 100_000, '"x"', "[null]"])
+def test_frames_that_cannot_be_are_refused(tmp_path: Path, frames: str) -> None:
+    cache = tmp_path / "small.h5"
+    keep_plan(cache, PLAN)
+    content = json.loads(plan_path(cache).read_text(encoding="utf-8"))
+    text = json.dumps({**content, "frames": "HERE", "digest": ""}).replace('"HERE"', frames)
+    plan_path(cache).write_text(text.replace(', "digest": ""', ""), encoding="utf-8")
+    with pytest.raises(CacheError, match=r"plan\.json: damaged"):
+        read_plan(cache)
+
+
 def test_a_plan_from_before_there_was_a_choice_is_of_torch_in_float32(tmp_path: Path) -> None:
     cache = tmp_path / "small.h5"
     keep_plan(cache, PLAN)
     kept = json.loads(plan_path(cache).read_text())
-    del kept["settings"]["runtime"], kept["settings"]["precision"]
+    del kept["settings"]["runtime"], kept["settings"]["precision"], kept["digest"]
     plan_path(cache).write_text(json.dumps(kept))
     old = read_plan(cache)
     assert old is not None

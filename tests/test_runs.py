@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from attnact.errors import CacheError, RunError
+from attnact.errors import CacheError, RunBusyError, RunError
 from attnact.features import FeatureCache
 from attnact.train.config import TrainConfig
-from attnact.train.runs import Run, create_run, free_name, open_run
+from attnact.train.runs import Run, create_run, free_name, only_here, open_run
 
 CONFIG = TrainConfig(fold="2", seed=7, attention_penalty=0.1, recipe="released")
 
@@ -82,13 +82,51 @@ def test_damaged_json(run: Run, name: str, content: bytes) -> None:
     ],
 )
 def test_wrong_config(run: Run, changes: dict[str, Any], why: str) -> None:
-    """None takes a key away."""
+    """None takes a key away; so older files have no digest."""
     path = run.folder / "config.json"
-    content = json.loads(path.read_text()) | changes
+    content = json.loads(path.read_text()) | changes | {"digest": None}
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
     with pytest.raises(RunError, match=f"damaged.*{why}" if why != "damaged" else why) as caught:
         open_run(run.folder)
     one_line(caught, path)
+
+
+@pytest.mark.parametrize("key", ["dataset", "cache_digest", "train"])
+def test_a_config_that_changed_is_refused(run: Run, key: str) -> None:
+    path = run.folder / "config.json"
+    content = json.loads(path.read_text())
+    content[key] = content[key] | {"seed": 8} if key == "train" else content[key] + "x"
+    path.write_text(json.dumps(content))
+    with pytest.raises(RunError, match=r"damaged .its digest is that of other content") as caught:
+        open_run(run.folder)
+    one_line(caught, path)
+
+
+def test_a_cache_that_moved_may_be_named_anew(run: Run) -> None:
+    path = run.folder / "config.json"
+    path.write_text(path.read_text().replace(str(run.cache), "/elsewhere/small.h5"))
+    assert open_run(run.folder) == replace(run, cache=Path("/elsewhere/small.h5"))
+
+
+def test_of_two_that_begin_a_run_at_once_one_does(
+    run: Run, cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (run.folder / "config.json").read_bytes()
+    monkeypatch.setattr(Path, "exists", lambda path: False)  # as it was a moment ago
+    with pytest.raises(RunError, match="holds a run; --resume it, or choose another --name"):
+        create_run(run.folder, replace(CONFIG, seed=8), cache)
+    assert (run.folder / "config.json").read_bytes() == before
+    assert [file.name for file in run.folder.iterdir()] == ["config.json"]
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(run: Run) -> None:
+    with only_here(run):
+        with pytest.raises(RunBusyError, match="another process trains this run"), only_here(run):
+            pass
+        assert len(list(run.folder.glob("*.lock"))) == 1
+    with only_here(run):  # again, and nothing stays
+        pass
+    assert [file.name for file in run.folder.iterdir()] == ["config.json"]
 
 
 def test_no_run(tmp_path: Path) -> None:

@@ -1,19 +1,22 @@
 """Many runs: the rows of a table × seeds × folds, each a run of its own.
 
-A grid that was stopped goes on where it stood, and a run that fails leaves the others. Where it is
-faster, runs that differ in nothing but λ train as one stack (`lockstep`).
+A grid that was stopped goes on where it stood, and a run that fails leaves the others. Several
+processes may train one grid: a run belongs to one of them. Where it is faster, runs that differ in
+nothing but λ train as one stack (`lockstep`).
 """
 
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from attnact.errors import AttnactError
+from attnact.errors import AttnactError, RunBusyError
 from attnact.features import FeatureCache
 from attnact.train.config import TrainConfig
 from attnact.train.evaluate import metric, read_predictions
@@ -24,6 +27,8 @@ from attnact.train.store import FeatureStore
 from attnact.vocabulary import Split
 
 Cell = tuple[str, int, str]  # the name of a row, a seed, a fold
+
+SECONDS_BETWEEN_LOOKS = 0.5  # at runs that another process trains
 
 
 @dataclass(frozen=True)
@@ -81,16 +86,27 @@ def train_grid(
         (name, seed, fold): replace(config, seed=seed, fold=fold)
         for (name, config), seed, fold in product(rows.items(), seeds, folds)
     }
-    groups = _groups(cells, store.device)
-    outcomes = (_train(folder, group, cache, store, tensorboard) for group in groups)
-    for number, (cell, outcome) in enumerate(chain.from_iterable(outcomes), 1):
-        path = _path(folder, cell)
-        if isinstance(outcome, Exception):
-            failures.append((path, str(outcome)))
-            report(f"{number}/{len(cells)} {path.name}: failed: {outcome}")
-            continue
-        runs[cell], result = outcome, outcome.summary()
-        report(f"{number}/{len(cells)} {path.name}: {result['metric']} {result['value']:.3f}")
+    left = deque(_groups(cells, store.device))
+    number = idle = 0  # runs done; groups in a row of which other processes train every run
+    while left:
+        if idle >= len(left):
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        idle += 1
+        busy: dict[Cell, TrainConfig] = {}
+        for cell, outcome in _train(folder, left.popleft(), cache, store, tensorboard):
+            if isinstance(outcome, RunBusyError):
+                busy[cell] = cells[cell]
+                continue
+            number, idle, path = number + 1, 0, _path(folder, cell)
+            if isinstance(outcome, Exception):
+                failures.append((path, str(outcome)))
+                report(f"{number}/{len(cells)} {path.name}: failed: {outcome}")
+                continue
+            runs[cell], result = outcome, outcome.summary()
+            told = f"{result['metric']} {result['value']:.3f}"
+            report(f"{number}/{len(cells)} {path.name}: {told}")
+        if busy:
+            left.append(busy)
     found = []
     for name, config in rows.items():
         # Half of a seed's folds would be another test set.

@@ -34,7 +34,7 @@ from attnact.train.evaluate import (
 from attnact.train.initial import draw_released_weights
 from attnact.train.lockstep import Course, Outcome, in_step
 from attnact.train.optimizer import new_optimizer
-from attnact.train.runs import Run
+from attnact.train.runs import Run, only_here
 from attnact.train.selection import FINAL, SELECTION, best_epoch, cost, hold_out
 from attnact.train.store import FeatureStore
 from attnact.vocabulary import Split
@@ -82,8 +82,8 @@ def train(
         tensorboard: write TensorBoard's files too; it must be installed.
 
     Raises:
-        RunError: too few videos or groups, a damaged state, a model that was not trained here, or
-            a loss that is not a number.
+        RunError: another process trains the run, too few videos or groups, a damaged state, a
+            model that was not trained here, or a loss that is not a number.
     """
     ((_, result),) = train_together([run], cache, store, tensorboard)
     if isinstance(result, Exception):
@@ -105,6 +105,11 @@ def train_together(
 
 def _course(run: Run, cache: FeatureCache, store: FeatureStore, tensorboard: bool) -> Course:
     """A run from where it stands to its summary; whoever goes along it trains its epochs."""
+    with only_here(run):
+        return (yield from _way(run, cache, store, tensorboard))
+
+
+def _way(run: Run, cache: FeatureCache, store: FeatureStore, tensorboard: bool) -> Course:
     training = _training(run, cache, store)
     if tensorboard:
         from attnact.train.events import Events

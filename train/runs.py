@@ -10,14 +10,17 @@ summary.json       the result; a run that has it is finished
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from attnact import __version__
-from attnact.errors import RunError
+from attnact.errors import RunBusyError, RunError
 from attnact.features import FeatureCache
-from attnact.files import write_text
+from attnact.files import lock_beside, unlock, write_new, write_text
+from attnact.sealed import check_seal, parse, seal
 from attnact.train.config import TrainConfig
 
 
@@ -91,8 +94,9 @@ def create_run(folder: Path, config: TrainConfig, cache: FeatureCache) -> Run:
     Raises:
         RunError: the folder holds a run already.
     """
-    if (folder / "config.json").exists():
-        raise RunError(f"{folder}: holds a run; --resume it, or choose another --name")
+    path = folder / "config.json"
+    if path.exists():
+        raise _taken(folder)
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder, config, cache.path.resolve(), cache.digest)
     content = {
@@ -102,7 +106,10 @@ def create_run(folder: Path, config: TrainConfig, cache: FeatureCache) -> Run:
         "cache_digest": run.cache_digest,
         "train": asdict(config),
     }
-    write_text(folder / "config.json", json.dumps(content, indent=1) + "\n")
+    try:
+        write_new(path, json.dumps(seal(content, free="cache"), indent=1) + "\n")
+    except FileExistsError:  # by another process since
+        raise _taken(folder) from None
     return run
 
 
@@ -114,10 +121,30 @@ def open_run(folder: Path) -> Run:
     """
     content = _read_json(folder / "config.json")
     try:
+        check_seal(content, free="cache")  # whose digest says whether it is the same cache
         config = TrainConfig(**content["train"])
         return Run(folder, config, Path(content["cache"]), str(content["cache_digest"]))
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{folder / 'config.json'}: damaged ({error})") from error
+
+
+@contextmanager
+def only_here(run: Run) -> Iterator[None]:
+    """Keeps other processes from training the run as long as this one does, or lives.
+
+    Raises:
+        RunBusyError: another process trains it.
+    """
+    place = run.folder / "train"
+    lock = lock_beside(place)
+    if lock is None:
+        raise RunBusyError(
+            f"{run.folder}: another process trains this run; wait for it, or stop it"
+        )
+    try:
+        yield
+    finally:
+        unlock(place, lock)
 
 
 def free_name(folder: Path, config: TrainConfig) -> Path:
@@ -131,13 +158,14 @@ def free_name(folder: Path, config: TrainConfig) -> Path:
     return path
 
 
+def _taken(folder: Path) -> RunError:
+    return RunError(f"{folder}: holds a run; --resume it, or choose another --name")
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"{path}: no such file; is this the folder of a (finished) run?")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return parse(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RunError(f"{path}: damaged ({error})") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path}: damaged (not an object)")
-    return content

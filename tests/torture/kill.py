@@ -1,0 +1,145 @@
+"""Kills at random moments: SIGKILL (as for want of memory), SIGTERM, and Ctrl-C.
+
+Each command is run once undisturbed, then begun again and again, killed at a moment drawn from the
+time that the undisturbed one took, and taken up, until it has been killed so often; whenever it
+finishes in between, its files are compared and it starts from nothing.
+"""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from attnact.checkpoint import load_state
+from attnact.errors import RunError
+from tests.torture.judging import Row, differences, digests, half_written, told_badly
+from tests.torture.making import FEATURES, RUN, SMALL, TRAIN, draw
+from tests.torture.processes import Process, attnact, members
+
+COMMANDS: dict[str, tuple[list[str], Path]] = {
+    "features": (FEATURES, Path("features")),
+    "train": (TRAIN, RUN),
+    "sweep-lambda": (
+        ["sweep-lambda", "--lambdas", "0,1", "--epochs", "2", *SMALL],
+        Path("runs/balls/sweep-lambda"),
+    ),
+    "table1": (["table1", "--epochs", "1", *SMALL], Path("runs/balls/table1")),
+}
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+ALLOWED = {signal.SIGKILL: -9, signal.SIGTERM: -15, signal.SIGINT: 130}
+
+
+def rows(folder: Path, seed: int, trials: int | None) -> Iterator[Row]:
+    """A row for each command; `trials` kills of each."""
+    draw(folder)
+    for number, (name, (command, made)) in enumerate(COMMANDS.items()):
+        random = np.random.default_rng([seed, number])
+        yield torture(name, command, made, trials or 10, random)
+        if name == "features":
+            yield decoders_killed(trials or 10, random)
+
+
+def torture(
+    name: str, command: Sequence[str], made: Path, kills: int, random: np.random.Generator
+) -> Row:
+    """Kills one command so many times; what it made is there at the end."""
+    row = Row(f"`{name}` killed")
+    begun = time.monotonic()
+    code = (process := attnact(command, Path("log"))).wait()
+    seconds, expected = time.monotonic() - begun, digests(made)
+    assert code == 0, process.text()
+    shutil.rmtree(made)
+    finished = 0
+    while True:
+        kill = row.trials < kills
+        moment = random.uniform(0, seconds)
+        number = SIGNALS[int(random.integers(len(SIGNALS)))]
+        resume = ["train", "--resume", str(made)] if name == "train" else command
+        whole = finished_files(made)
+        process = attnact(resume if (made / "config.json").exists() else command, Path("log"))
+        code = process.wait(moment) if kill else process.wait()
+        if code is None:
+            process.end(number)
+            code = process.wait()
+            row.trials += 1
+            where = f"{number.name} {row.trials} after {moment:.2f} of {seconds:.2f} s"
+            bad = judge(process, code, number) + half_written(made, expected)
+            row.wrong += [f"{where}: {it}" for it in bad]
+            row.lost += [f"{where}: {it}" for it in lost(made)]
+        if again := [file for file, stamp in whole.items() if finished_files(made)[file] != stamp]:
+            row.lost.append(f"after kill {row.trials}: made again: {again}")
+        if code == 0:
+            finished += 1
+            found = differences(digests(made), expected)
+            row.wrong += [f"after kill {row.trials}: {it}" for it in found]
+            if not kill:
+                break
+            shutil.rmtree(made)
+    row.note = f"{finished} times finished, {len(expected)} files the same each time"
+    return row
+
+
+def decoders_killed(trials: int, random: np.random.Generator) -> Row:
+    """Kills the decoder alone, as the system does for want of memory; nobody begins anew."""
+    command, made = COMMANDS["features"]
+    row, expected = Row("a decoder of `features` killed"), digests(made)
+    for _ in range(trials):
+        shutil.rmtree(made)
+        process = attnact(command, Path("log"))
+        while not (decoders := [pid for pid in members(process.pid) if is_decoder(pid)]):
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 3))
+        for pid in decoders:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        row.trials += 1
+        code = process.wait()
+        row.wrong += ["hangs"] if code is None else told_badly(code, process.text(), (0,))
+        row.wrong += differences(digests(made), expected)
+    return row
+
+
+def is_decoder(pid: int) -> bool:
+    """Whether it is one that decodes; Python starts one more, to look after them."""
+    try:
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def judge(process: Process, code: int | None, number: signal.Signals) -> list[str]:
+    """What is wrong with how a killed command ended; its words matter after Ctrl-C alone."""
+    if code is None:
+        return ["hangs after the signal"]
+    bad = [f"processes {left} left"] if (left := process.orphans()) else []
+    # A signal may come when all is done, or before Python can turn it into words.
+    return bad + told_badly(code, process.text(), (ALLOWED[number], -number, 0))
+
+
+def lost(made: Path) -> list[str]:
+    """Where more than a shard or an epoch of a stopped command has to be done again."""
+    # One whose frames are all through may still be closed when the next is begun.
+    parts = sorted(int(file.stem) for file in made.rglob("*.part") if file.stem.isdigit())
+    bad = [f"shards {parts} at once"] if parts and parts[-1] - parts[0] > 1 else []
+    for metrics in made.rglob("metrics.jsonl"):
+        told = len(metrics.read_text().splitlines())
+        try:
+            state = load_state(metrics.with_name("last.ckpt"))
+        except RunError as error:
+            return [str(error)]
+        kept = state["history"].count('"epoch"') if state else 0
+        if not told - 1 <= kept <= told:
+            bad.append(f"{metrics}: {told} epochs told, {kept} kept")
+    return bad
+
+
+def finished_files(made: Path) -> dict[Path, int]:
+    """When the shards and the results of finished runs were written: they stay as they are."""
+    shards = list(made.rglob("0*.h5"))
+    done = [file.with_name("model.safetensors") for file in made.rglob("summary.json")]
+    return {file: file.stat().st_mtime_ns for file in [*shards, *done]}
