@@ -280,17 +280,16 @@ def test_runs_of_another_process_are_waited_for(trainer, cache, tmp_path, monkey
     """Its own runs come first; then it looks again until the other process is done or dead."""
     monkeypatch.setattr(module, "SECONDS_BETWEEN_LOOKS", 0)
     trainer.fails["lambda0-fold1-seed0"] = RunBusyError("another process trains this run")
-    train, looks = trainer.__call__, []
+    looks = []
 
-    def then_free(run: Run, *others: Any) -> dict[str, Any]:
-        looks.append(run.folder.name)
+    def then_free(runs: list[Run], *others: Any) -> Any:
+        looks.append(*(run.folder.name for run in runs))
         if len(looks) == 4:
             trainer.fails.clear()
-        return train(run, *others)
+        return trainer(runs, *others)
 
-    monkeypatch.setattr(module, "train", then_free)
-    rows = sweep_rows(CONFIG, [0.0, 1.0])
-    grid = train_grid(tmp_path, cache, None, rows, [0], ["1"], lambda line: None)
+    monkeypatch.setattr(module, "train_together", then_free)
+    found, _ = go(tmp_path, cache, [0, 1], [0], ["1"])
     assert looks == ["lambda0-fold1-seed0", "lambda1-fold1-seed0", *["lambda0-fold1-seed0"] * 2]
-    assert [row.name for row in grid.rows] == ["lambda0", "lambda1"]
-    assert grid.failures == []
+    assert [row.name for row in found.rows] == ["lambda0", "lambda1"]
+    assert found.failures == []
