@@ -94,7 +94,7 @@ def _attnact(*arguments: str) -> None:
 def _weights(cache: Path) -> list[str]:
     """Options for the best weights at hand, and a plain word where there are none."""
     from attnact.extract.backbone import RANDOM
-    from attnact.extract.pipeline import random_weights_path
+    from attnact.extract.choosing import random_weights_path
     from attnact.extract.weights import fetch_published
 
     if not random_weights_path(cache).exists():

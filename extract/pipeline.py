@@ -10,36 +10,28 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from attnact.errors import DatasetError, VideoError
-from attnact.extract.backbone import RANDOM, Backbone, likeness, load_backbone
+from attnact.extract.backbone import RANDOM, Backbone
 from attnact.extract.batches import Batch, Job, Readers
+from attnact.extract.choosing import choose_backbone, random_weights_path
 from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset
 from attnact.extract.decoding import Ended, Failed, probe_all
-from attnact.extract.plan import Plan, Settings, check_same, divide, keep_plan, plan_path, read_plan
-from attnact.extract.video import FRAME_SIDE, Frame, read_frames, resize
+from attnact.extract.plan import Plan, Settings, check_same, divide, keep_plan, read_plan
+from attnact.extract.video import FRAME_SIDE
 from attnact.feature_writer import Listing, ShardWriter, write_index
 from attnact.features import Cubes, FeatureCache, VideoRow
 from attnact.files import check_disk, full_disk_told
 from attnact.progress import progress
 from attnact.provenance import command, now, versions
-from attnact.vocabulary import Precision, Runtime
 
 UNDER_WAY = 3  # batches between the network's door and the disk, so that neither waits
-
-CALIBRATED_ON = 32  # videos that random weights are calibrated on
-LOOKED_AT = 8  # videos on which a precision shows that it keeps the features right, ...
-ALIKE = 0.9995  # ... which is when they are so like those in float32
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,7 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig) -> Extraction:
         CacheError: the cache was begun with other settings or other videos.
     """
     plan = read_plan(cache)
-    backbone = _backbone(dataset, cache, config, plan)
+    backbone = choose_backbone(dataset, cache, config, plan)
     settings = Settings(
         backbone=config.backbone,
         weights=backbone.weights,
@@ -204,45 +196,6 @@ def _write_batch(writer: ShardWriter, batch: Batch, rows: Cubes) -> None:
         writer.close()
 
 
-def _backbone(dataset: Dataset, cache: Path, config: ExtractConfig, plan: Plan | None) -> Backbone:
-    """The backbone; a cache that was begun goes on with what `auto` stood for then."""
-    runtime, precision, check = config.runtime, config.precision, False
-    if plan is not None:
-        runtime = plan.settings.runtime if runtime == "auto" else runtime
-        precision = plan.settings.precision if precision == "auto" else precision
-    elif precision == "auto" and config.weights == RANDOM:
-        precision = "float32"  # an untrained network makes much of every rounding
-    else:
-        check = precision == "auto"
-    load = partial(_load, dataset, cache, config, runtime)
-    backbone = load(precision)
-    if check and backbone.precision != "float32":
-        exact, frames = load("float32"), _some_frames(dataset, config, LOOKED_AT)
-        if not len(frames) or likeness(backbone(frames), exact(frames)) < ALIKE:
-            return exact
-    return backbone
-
-
-def _load(
-    dataset: Dataset, cache: Path, config: ExtractConfig, runtime: Runtime, precision: Precision
-) -> Backbone:
-    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    weights: str | Path | None = config.weights
-    frames = None
-    if weights == RANDOM and random_weights_path(cache).exists():
-        weights = random_weights_path(cache)
-    elif weights == RANDOM:
-        frames = _some_frames(dataset, config, CALIBRATED_ON)
-        if not len(frames):
-            raise DatasetError(f"{dataset.root}: none of the first videos decodes")
-    return load_backbone(config.backbone, weights, device, frames, 0, runtime, precision)
-
-
-def random_weights_path(cache: Path) -> Path:
-    """Where a cache keeps the random weights that made it: they exist nowhere else."""
-    return plan_path(cache).with_name("weights.safetensors")
-
-
 def _new_plan(dataset: Dataset, settings: Settings, time_limit: float) -> Plan:
     paths = [dataset.root / video.path for video in dataset.videos]
     frames: list[int] = []
@@ -258,19 +211,6 @@ def _new_plan(dataset: Dataset, settings: Settings, time_limit: float) -> Plan:
         date=now(),
         command=command(),
     )
-
-
-def _some_frames(dataset: Dataset, config: ExtractConfig, most: int) -> torch.Tensor:
-    """Two frames of each of up to `most` videos, spread over the data set, (n, 224, 224, 3)."""
-    videos = dataset.videos
-    if len(videos) > most:
-        videos = tuple(videos[i * len(videos) // most] for i in range(most))
-    frames: list[Frame] = [np.empty((0, FRAME_SIDE, FRAME_SIDE, 3), np.uint8)]
-    for video in videos:
-        with suppress(VideoError):  # extraction itself will report the file
-            some = islice(read_frames(dataset.root / video.path), 0, 16, 8)
-            frames += [resize(frame, config.resize)[None] for frame in some]
-    return torch.from_numpy(np.concatenate(frames))
 
 
 def _listing(dataset: Dataset) -> Listing:

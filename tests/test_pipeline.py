@@ -19,7 +19,7 @@ from torch import Tensor
 
 from attnact.compact import to_float, to_uint8
 from attnact.errors import CacheError, DatasetError
-from attnact.extract import pipeline
+from attnact.extract import choosing, pipeline
 from attnact.extract import plan as plan_module
 from attnact.extract.backbone import load_backbone
 from attnact.extract.config import ExtractConfig
@@ -75,7 +75,7 @@ def ignore(frames: int, videos: int, failures: int) -> None:
 
 def surround(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for the network, small shards, and nothing that differs from run to run."""
-    monkeypatch.setattr(pipeline, "load_backbone", lambda *arguments: StandIn())
+    monkeypatch.setattr(choosing, "load_backbone", lambda *arguments: StandIn())
     monkeypatch.setattr(plan_module, "SHARD_FRAMES", 50)
     monkeypatch.setattr(sys, "argv", ["attnact", "features"])
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1577836800")
@@ -246,7 +246,7 @@ def in_another_process(dataset: Dataset, cache: Path, batches: int) -> subproces
 
 
 def extract_here(root: Path, cache: Path, batches: int) -> None:
-    pipeline.load_backbone, plan_module.SHARD_FRAMES = lambda *arguments: StandIn(), 50
+    choosing.load_backbone, plan_module.SHARD_FRAMES = lambda *arguments: StandIn(), 50
     sys.argv = ["attnact", "features"]
     made = extract(begin(make_dataset(root, list(CLIPS)), cache), stop_after(batches, kill))
     print("finished" if made else "others still work on it")
@@ -336,7 +336,7 @@ def record_loads(monkeypatch: pytest.MonkeyPatch, off: float = 0) -> list[tuple]
         loads.append(arguments[-2:])
         return Rounded(*arguments[-2:])
 
-    monkeypatch.setattr(pipeline, "load_backbone", load)
+    monkeypatch.setattr(choosing, "load_backbone", load)
     return loads
 
 
@@ -398,7 +398,7 @@ def test_a_disk_that_fills_up_is_told_in_one_line(dataset, tmp_path, monkeypatch
 
 
 def test_random_weights_are_kept_and_marked(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "load_backbone", load_backbone)
+    monkeypatch.setattr(choosing, "load_backbone", load_backbone)
     dataset = make_dataset(root, ["dive/a.avi", "dive/text.avi", "run/c.mp4"])
     path = tmp_path / "small.h5"
     extraction = begin(dataset, path, weights="random")
@@ -409,7 +409,7 @@ def test_random_weights_are_kept_and_marked(root, tmp_path, monkeypatch):
     assert cache.provenance["weights"] == text
     with h5py.File(shard_path(path, 0)) as file:
         assert file["features"][()].any()
-    monkeypatch.setattr(pipeline, "_some_frames", None)  # not again
+    monkeypatch.setattr(choosing, "_some_frames", None)  # not again
     again = begin(dataset, path, weights="random").backbone
     assert again.digest == extraction.backbone.digest
     assert (again.weights, again.is_random) == (text, True)

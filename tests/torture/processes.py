@@ -21,7 +21,7 @@ from torch import Tensor
 
 from attnact.cli import main
 from attnact.commands import caches, experiments, extraction, training  # noqa: F401
-from attnact.extract import pipeline, plan
+from attnact.extract import choosing, plan
 from attnact.train import grid, report, sweep, table1  # noqa: F401
 
 PATIENCE = 300.0  # seconds; other work may hold the machine
@@ -96,7 +96,7 @@ def attnact(
 
     def work() -> None:
         before()
-        pipeline.load_backbone = lambda *_: StandIn()
+        choosing.load_backbone = lambda *_: StandIn()
         plan.SHARD_FRAMES = 64
         main([*arguments], prog_name="attnact")
 

@@ -1,0 +1,79 @@
+"""The backbone of an extraction: which weights, what runs it, and in which precision."""
+
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from attnact.errors import DatasetError, VideoError
+from attnact.extract.backbone import RANDOM, Backbone, likeness, load_backbone
+from attnact.extract.config import ExtractConfig
+from attnact.extract.datasets.base import Dataset
+from attnact.extract.plan import Plan, plan_path
+from attnact.extract.video import FRAME_SIDE, Frame, read_frames, resize
+from attnact.vocabulary import Precision, Runtime
+
+CALIBRATED_ON = 32  # videos that random weights are calibrated on
+LOOKED_AT = 8  # videos on which a precision shows that it keeps the features right, ...
+ALIKE = 0.9995  # ... which is when they are so like those in float32
+
+
+def choose_backbone(
+    dataset: Dataset, cache: Path, config: ExtractConfig, plan: Plan | None
+) -> Backbone:
+    """The backbone; a cache that was begun goes on with what `auto` stood for then.
+
+    Raises:
+        WeightsError: the weights are missing or broken.
+    """
+    runtime, precision, check = config.runtime, config.precision, False
+    if plan is not None:
+        runtime = plan.settings.runtime if runtime == "auto" else runtime
+        precision = plan.settings.precision if precision == "auto" else precision
+    elif precision == "auto" and config.weights == RANDOM:
+        precision = "float32"  # an untrained network makes much of every rounding
+    else:
+        check = precision == "auto"
+    load = partial(_load, dataset, cache, config, runtime)
+    backbone = load(precision)
+    if check and backbone.precision != "float32":
+        exact, frames = load("float32"), _some_frames(dataset, config, LOOKED_AT)
+        if not len(frames) or likeness(backbone(frames), exact(frames)) < ALIKE:
+            return exact
+    return backbone
+
+
+def _load(
+    dataset: Dataset, cache: Path, config: ExtractConfig, runtime: Runtime, precision: Precision
+) -> Backbone:
+    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    weights: str | Path | None = config.weights
+    frames = None
+    if weights == RANDOM and random_weights_path(cache).exists():
+        weights = random_weights_path(cache)
+    elif weights == RANDOM:
+        frames = _some_frames(dataset, config, CALIBRATED_ON)
+        if not len(frames):
+            raise DatasetError(f"{dataset.root}: none of the first videos decodes")
+    return load_backbone(config.backbone, weights, device, frames, 0, runtime, precision)
+
+
+def random_weights_path(cache: Path) -> Path:
+    """Where a cache keeps the random weights that made it: they exist nowhere else."""
+    return plan_path(cache).with_name("weights.safetensors")
+
+
+def _some_frames(dataset: Dataset, config: ExtractConfig, most: int) -> torch.Tensor:
+    """Two frames of each of up to `most` videos, spread over the data set, (n, 224, 224, 3)."""
+    videos = dataset.videos
+    if len(videos) > most:
+        videos = tuple(videos[i * len(videos) // most] for i in range(most))
+    frames: list[Frame] = [np.empty((0, FRAME_SIDE, FRAME_SIDE, 3), np.uint8)]
+    for video in videos:
+        with suppress(VideoError):  # extraction itself will report the file
+            some = islice(read_frames(dataset.root / video.path), 0, 16, 8)
+            frames += [resize(frame, config.resize)[None] for frame in some]
+    return torch.from_numpy(np.concatenate(frames))
