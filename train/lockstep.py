@@ -32,12 +32,9 @@ def stacks(config: TrainConfig, device: torch.device) -> bool:
     """Whether runs of such choices that differ in nothing but λ train faster as a stack.
 
     On a GPU they do: the steps of one are too small to fill it. On a CPU arithmetic binds, and a
-    stack saves none of it, only the reading of X. That is worth it in location attention; in
-    context attention it is next to nothing beside the projections of X, of which every model has
-    its own, as large as X.
+    stack saves none of it, only the reading of X: `make bench` finds it no faster there.
     """
-    attends = config.model == "attention"
-    return attends and (device.type == "cuda" or config.attention == "location")
+    return config.model == "attention" and device.type == "cuda"
 
 
 def in_step(courses: Sequence[Course]) -> Iterator[tuple[int, Outcome]]:

@@ -40,8 +40,7 @@ BATCH = 32 if DEVICE.type == "cpu" else 128
 NAMES: tuple[BackboneName, ...] = ("googlenet", "bvlc_googlenet")
 RUNTIMES: tuple[Runtime, ...] = ("torch", "openvino") if find_spec("openvino") else ("torch",)
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")  # float16: see the notes of `choose`
-# From files to a finished cache: what is the same everywhere, and the fastest.
-WHOLE = (("torch", "float32"), (RUNTIMES[-1], "bfloat16"))
+FASTEST = (RUNTIMES[-1], "bfloat16")  # goes the whole way, from files to a finished cache
 
 
 class Material(NamedTuple):
@@ -66,7 +65,7 @@ def rows(quick: bool) -> Iterator[Row]:
         decoding = decoded(material, runs)
         yield Row("decode and resize, one process", decoding.text("frames/s"))
         for name in NAMES:
-            yield from _backbone_rows(name, material, products, decoding.median, runs, quick)
+            yield from _backbone_rows(name, material, products, decoding.median, runs)
 
 
 def _backbone_rows(
@@ -75,7 +74,6 @@ def _backbone_rows(
     products: dict[Precision, Figure],
     decoding: float,
     runs: int,
-    quick: bool,
 ) -> Iterator[Row]:
     work, writing = flops(name), 0.0
     for runtime in RUNTIMES:
@@ -95,7 +93,7 @@ def _backbone_rows(
                 forward.text("frames/s"),
                 bound=f"{limit:,.0f} frames/s by the product; {forward.median / limit:.0%}",
             )
-            if (runtime, precision) not in WHOLE[quick:]:
+            if (runtime, precision) != FASTEST:
                 continue
             ours, peers = side_by_side(name, runtime, precision, material, runs)
             quotients = [a / b for a, b in zip(ours, peers, strict=True)]
