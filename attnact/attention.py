@@ -20,7 +20,7 @@ class Looks(Protocol):
     """A form of attention during one batch, one step after another, and back again."""
 
     def look(self, t: int, hidden: Tensor) -> Tensor:
-        """The attention maps of frame t, (M, B, L), for the hidden states (M, B, H)."""
+        """The attention maps of frame t, (M, B, L), for the hidden states (M, H, B)."""
 
     def start_back(self) -> None:
         """Makes room for the gradients."""
@@ -29,7 +29,7 @@ class Looks(Protocol):
         """From the gradient of those maps to the hidden states'; keeps what its tensors' need."""
 
     def gradients(self, hidden: Tensor) -> tuple[Tensor, ...]:
-        """The gradients of its tensors, given all hidden states that looked, (M, T, B, H)."""
+        """The gradients of its tensors, given all hidden states that looked, (M, T, H, B)."""
 
 
 # Takes the clips, the type of the products, and the tensors, each with the M models first.
@@ -58,11 +58,11 @@ class LocationLooks:
 
     def __init__(self, clips: Windows, dtype: torch.dtype, W: Tensor) -> None:
         self.W, self.wide = W.to(dtype), W.dtype
-        self.size = len(W), clips.steps, len(clips), W.shape[1]
+        self.size = len(W), clips.steps, W.shape[1], len(clips)
 
     def look(self, t: int, hidden: Tensor) -> Tensor:
         """See `Looks`."""
-        return torch.softmax(torch.bmm(hidden, self.W.mT).to(self.wide), dim=-1)
+        return torch.softmax(torch.bmm(self.W, hidden).mT.to(self.wide), dim=-1)
 
     def start_back(self) -> None:
         """See `Looks`."""
@@ -70,8 +70,8 @@ class LocationLooks:
 
     def back(self, t: int, hidden: Tensor, maps: Tensor, gradient: Tensor) -> Tensor:
         """See `Looks`."""
-        self.raw[:, t] = _softmax_back(maps, gradient)
-        return torch.bmm(self.raw[:, t], self.W)
+        self.raw[:, t] = _softmax_back(maps, gradient).mT
+        return torch.bmm(self.W.mT, self.raw[:, t])
 
     def gradients(self, hidden: Tensor) -> tuple[Tensor, ...]:
         """See `Looks`."""
@@ -141,7 +141,7 @@ class ContextLooks:
         self.dP, self.du = torch.empty_like(self.P), torch.zeros_like(self.u)
         self.dparts = _of_models(self.clips, self.dP)
         M, C = self.u.shape
-        self.dwanted = self.W.new_empty(M, self.clips.steps, len(self.clips), C)
+        self.dwanted = self.W.new_empty(M, self.clips.steps, C, len(self.clips))
 
     def back(self, t: int, hidden: Tensor, maps: Tensor, gradient: Tensor) -> Tensor:
         """See `Looks`."""
@@ -153,12 +153,14 @@ class ContextLooks:
         # their sum here only the second part is left.
         square, u = seen.square_(), self.u[:, None]
         summed = torch.bmm(raw.flatten(0, 1)[:, None], square.flatten(0, 1))
-        self.dwanted[:, t] = summed.view(-1, len(self.clips), u.shape[-1]) * -u
+        self.dwanted[:, t] = (summed.view(-1, len(self.clips), u.shape[-1]) * -u).mT
         u = u[:, None]
-        slopes = square.mul_(-u).add_(u).mul_(raw[..., None])
-        for dpart, part in zip(self.dparts, _split(slopes, self.dparts), strict=True):
-            dpart[:, :, t] = part
-        return torch.bmm(self.dwanted[:, t], self.W)
+        slopes = square.mul_(-u).add_(u), raw[..., None]
+        for dpart, slope, scale in zip(
+            self.dparts, *(_split(factor, self.dparts) for factor in slopes), strict=True
+        ):
+            torch.mul(slope, scale, out=dpart[:, :, t])
+        return torch.bmm(self.W.mT, self.dwanted[:, t])
 
     def gradients(self, hidden: Tensor) -> tuple[Tensor, ...]:
         """See `Looks`."""
@@ -167,19 +169,38 @@ class ContextLooks:
         return self.dP, W, self.du, torch.zeros_like(self.c)
 
     def _see(self, t: int, hidden: Tensor) -> Tensor:
-        for part, seen in zip(self.parts, _split(self.seen, self.parts), strict=True):
-            seen.copy_(part[:, :, t])
-        wanted = torch.bmm(hidden, self.W.mT).to(self.seen.dtype)
-        return self.seen.add_(wanted[:, :, None]).tanh_()
+        wanted = turned(torch.bmm(self.W, hidden).to(self.seen.dtype))[:, :, None]
+        both = (_split(each, self.parts) for each in (wanted, self.seen))
+        for part, asked, seen in zip(self.parts, *both, strict=True):
+            torch.add(part[:, :, t], asked, out=seen)
+        return self.seen.tanh_()
 
 
 def weight_gradients(doutputs: Tensor, inputs: Tensor) -> Tensor:
-    """Of the weights (M, outputs, inputs) of affine maps, over all steps: (M, T, B, …) of each.
+    """Of the weights (M, outputs, inputs) of affine maps, over all steps: (M, T, …, B) of each.
 
-    One product a model: they are large, and a batch of them is slow in bfloat16 on a CPU.
+    One product a model: they are large, and a batch of them is slow in bfloat16 on a CPU. There
+    float32 is added up step by step, which is faster than bringing the steps together first.
     """
-    pairs = zip(doutputs.flatten(1, 2), inputs.flatten(1, 2), strict=True)
-    return torch.stack([doutput.t() @ taken for doutput, taken in pairs])
+    if doutputs.is_cpu and doutputs.dtype != torch.bfloat16:
+        sums = doutputs.new_zeros(len(doutputs), doutputs.shape[2], inputs.shape[2])
+        for total, model_doutputs, model_inputs in zip(sums, doutputs, inputs, strict=True):
+            for doutput, taken in zip(model_doutputs, model_inputs, strict=True):
+                total.addmm_(doutput, taken.t())
+        return sums
+    pairs = zip(doutputs.transpose(1, 2), inputs.transpose(1, 2), strict=True)
+    return torch.stack([doutput.flatten(1) @ taken.flatten(1).t() for doutput, taken in pairs])
+
+
+def turned(matrices: Tensor) -> Tensor:
+    """Each model's matrix (M, I, J) transposed, (M, J, I), in new memory.
+
+    torch copies a single matrix much faster than a stack of them.
+    """
+    new = matrices.new_empty(matrices.mT.shape)
+    for one, matrix in zip(new, matrices, strict=True):
+        one.copy_(matrix.t())
+    return new
 
 
 def _of_models(clips: Windows, values: Tensor) -> list[Tensor]:

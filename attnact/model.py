@@ -110,9 +110,9 @@ class AttentionLSTM(Model):
         return [(layer.gates.weight, layer.gates.bias) for layer in layers]
 
     def keep(self, clips: Windows) -> list[Tensor | None]:
-        """What each layer's input is multiplied by, (T, B, inputs): dropout."""
+        """What each layer's input is multiplied by, (T, inputs, B): dropout."""
         inputs = [self.config.channels] + [self.config.hidden_size] * (len(self.layers) - 1)
-        shapes = [(clips.steps, len(clips), size) for size in inputs]
+        shapes = [(clips.steps, size, len(clips)) for size in inputs]
         return [self.dropout.keep(shape, self.head.classes.weight) for shape in shapes]
 
 

@@ -3,8 +3,9 @@
 Look, glimpse, LSTM layers, a step after the other (section 3 of the paper). Autograd would keep
 what every small operation made, and add to the weights' gradients at every step. Here X is read in
 its own type, once in each direction; a layer's input and state lie side by side where its product
-reads them; and its weights' gradient is one product over all steps. Products run in the type of
-`torch.autocast` where that is on, everything else in the type of the weights.
+reads them, a column a clip, which the products of a CPU are fastest with; and its weights' gradient
+is one product over all steps. Products run in the type of `torch.autocast` where that is on,
+everything else in the type of the weights.
 
 Models of one shape go through the same clips side by side, M of them: X is read once for all.
 """
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from attnact.attention import LooksMaker, weight_gradients
+from attnact.attention import LooksMaker, turned, weight_gradients
 from attnact.windows import Windows
 
 
@@ -36,7 +37,7 @@ def attend(
         hidden, cell: the state of each layer before the first frame, (M, B, H).
         layers: the weight (M, 4H, inputs + H) and bias (M, 4H) of each layer's gates i, f, o, g,
             which take the layer's input and its last hidden state.
-        keep: what each layer's input is multiplied by in every model, (T, B, inputs): dropout.
+        keep: what each layer's input is multiplied by in every model, (T, inputs, B): dropout.
         looks, looks_tensors: the form of attention, and its tensors, (M, …).
     """
     weights = [tensor for layer in layers for tensor in layer]
@@ -48,16 +49,16 @@ def attend(
         tops, maps = _Recurrence.apply(  # type: ignore[no-untyped-call]
             dtype, looks, tuple(keep), clips, *start, len(weights), *weights, *looks_tensors
         )
-    return tops.transpose(1, 2), maps.transpose(1, 2)
+    return tops.permute(0, 3, 1, 2), maps.transpose(1, 2)
 
 
 class _Layer:
     """An LSTM layer during one batch, and what it keeps of all steps.
 
     taken: the input and the last hidden state, as the product takes them,
-        (M, T + 1, B, inputs + H).
-    gates: i, f, o, g after their sigmoids and tanh, (M, T, B, 4H).
-    cells: the cell states, (M, T + 1, B, H); squashed: their tanh, (M, T, B, H).
+        (M, T + 1, inputs + H, B).
+    gates: i, f, o, g after their sigmoids and tanh, (M, T, 4H, B).
+    cells: the cell states, (M, T + 1, H, B); squashed: their tanh, (M, T, H, B).
     """
 
     def __init__(
@@ -69,33 +70,33 @@ class _Layer:
         hidden: Tensor,
         cell: Tensor,
     ) -> None:
-        self.weight, self.bias = weight.to(dtype), bias.to(dtype)[:, None]
+        self.weight, self.bias = weight.to(dtype), bias[..., None]
         M, B, self.H = hidden.shape
-        self.taken = weight.new_empty(M, steps + 1, B, weight.shape[2], dtype=dtype)
-        self.gates = weight.new_empty(M, steps, B, 4 * self.H)
-        self.cells = weight.new_empty(M, steps + 1, B, self.H)
-        self.squashed = weight.new_empty(M, steps, B, self.H)
-        self.hidden(0).copy_(hidden)
-        self.cells[:, 0] = cell
+        self.taken = weight.new_empty(M, steps + 1, weight.shape[2], B, dtype=dtype)
+        self.gates = weight.new_empty(M, steps, 4 * self.H, B)
+        self.cells = weight.new_empty(M, steps + 1, self.H, B)
+        self.squashed = weight.new_empty(M, steps, self.H, B)
+        self.hidden(0).copy_(hidden.mT)
+        self.cells[:, 0] = cell.mT
 
     def hidden(self, t: int) -> Tensor:
-        """The hidden state before frame t, (M, B, H)."""
-        return self.taken[:, t, :, -self.H :]
+        """The hidden state before frame t, (M, H, B)."""
+        return self.taken[:, t, -self.H :]
 
     def input(self, t: int) -> Tensor:
-        """The layer's input at frame t, (M, B, inputs), to be filled in."""
-        return self.taken[:, t, :, : -self.H]
+        """The layer's input at frame t, (M, inputs, B), to be filled in."""
+        return self.taken[:, t, : -self.H]
 
     def step(self, t: int) -> Tensor:
         """From `input(t)` and `hidden(t)` to `hidden(t + 1)`, which it gives (eq. 1–3)."""
         H, gates = self.H, self.gates[:, t]
         if gates.dtype == self.taken.dtype and len(gates) == 1:  # many times a second: no copies
-            torch.addmm(self.bias[0, 0], self.taken[0, t], self.weight[0].mT, out=gates[0])
+            torch.addmm(self.bias[0], self.weight[0], self.taken[0, t], out=gates[0])
         else:
-            gates.copy_(product(self.taken[:, t], self.weight.mT) + self.bias)
-        gates[..., : 3 * H].sigmoid_()
-        gates[..., 3 * H :].tanh_()
-        i, f, o, g = gates.chunk(4, dim=-1)
+            torch.add(product(self.weight, self.taken[:, t]), self.bias, out=gates)
+        gates[:, : 3 * H].sigmoid_()
+        gates[:, 3 * H :].tanh_()
+        i, f, o, g = gates.chunk(4, dim=1)
         cell = torch.mul(f, self.cells[:, t], out=self.cells[:, t + 1]).addcmul_(i, g)
         torch.tanh(cell, out=self.squashed[:, t])
         return self.hidden(t + 1).copy_(o * self.squashed[:, t])
@@ -106,29 +107,30 @@ class _Layer:
         self.dhidden = torch.zeros_like(self.dcell)  # through the next step of this layer
         self.dgates = self.taken.new_empty(self.gates.shape)
         self.dbias = self.gates.new_zeros(len(self.gates), 4 * self.H)
+        self.turned = turned(self.weight)  # a CPU's products with a view are slower
 
     def step_back(self, t: int, dhidden: Tensor) -> Tensor:
-        """From the gradient of `hidden(t + 1)`, (M, B, H), to that of `input(t)`."""
+        """From the gradient of `hidden(t + 1)`, (M, H, B), to that of `input(t)`."""
         H, gates, squashed = self.H, self.gates[:, t], self.squashed[:, t]
-        i, f, o, g = gates.chunk(4, dim=-1)
+        i, f, o, g = gates.chunk(4, dim=1)
         through = torch.mul(dhidden, o)
         self.dcell += torch.ops.aten.tanh_backward(through, squashed)
         same = gates.dtype == self.dgates.dtype
         raw = self.dgates[:, t] if same else torch.empty_like(gates)
-        torch.mul(self.dcell, g, out=raw[..., :H])
-        torch.mul(self.dcell, self.cells[:, t], out=raw[..., H : 2 * H])
-        torch.mul(dhidden, squashed, out=raw[..., 2 * H : 3 * H])
-        torch.mul(self.dcell, i, out=raw[..., 3 * H :])
+        torch.mul(self.dcell, g, out=raw[:, :H])
+        torch.mul(self.dcell, self.cells[:, t], out=raw[:, H : 2 * H])
+        torch.mul(dhidden, squashed, out=raw[:, 2 * H : 3 * H])
+        torch.mul(self.dcell, i, out=raw[:, 3 * H :])
         self.dcell *= f
-        sigmoids, tanhs = raw[..., : 3 * H], raw[..., 3 * H :]
-        torch.ops.aten.sigmoid_backward(sigmoids, gates[..., : 3 * H], grad_input=sigmoids)
+        sigmoids, tanhs = raw[:, : 3 * H], raw[:, 3 * H :]
+        torch.ops.aten.sigmoid_backward(sigmoids, gates[:, : 3 * H], grad_input=sigmoids)
         torch.ops.aten.tanh_backward(tanhs, g, grad_input=tanhs)
         if not same:
             self.dgates[:, t] = raw
-        self.dbias += raw.sum(1)
-        dtaken = product(self.dgates[:, t], self.weight)
-        self.dhidden = dtaken[..., -H:].to(raw.dtype)
-        return dtaken[..., :-H]
+        self.dbias += raw.sum(2)
+        dtaken = product(self.turned, self.dgates[:, t])
+        self.dhidden = dtaken[:, -H:].to(raw.dtype)
+        return dtaken[:, :-H]
 
     def gradients(self) -> tuple[Tensor, Tensor]:
         """Those of the weight and the bias."""
@@ -161,19 +163,19 @@ class _Recurrence(torch.autograd.Function):
         top = ctx.layers[-1]
         for t in range(T):
             maps[:, t] = ctx.looks.look(t, top.hidden(t))
-            below = _times(maps[:, t], [x[:, t] for x in ctx.X])  # the glimpse
+            below = turned(_times(maps[:, t], [x[:, t] for x in ctx.X]))  # the glimpse
             for layer, kept in zip(ctx.layers, keep, strict=True):
                 layer.input(t).copy_(below if kept is None else below * kept[t])
                 below = layer.step(t)
         ctx.save_for_backward(maps)
-        return top.taken[:, 1:, :, -top.H :].to(hidden.dtype, copy=True), maps
+        return top.taken[:, 1:, -top.H :].to(hidden.dtype, copy=True), maps
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dtops: Tensor, dmaps: Tensor) -> tuple[Any, ...]:
         (maps,) = ctx.saved_tensors
         X, keep, layers, looks = ctx.X, ctx.keep, ctx.layers, ctx.looks
-        top = layers[-1]
+        top, dtops = layers[-1], dtops.contiguous()
         for part in (looks, *layers):
             part.start_back()
         for t in reversed(range(maps.shape[1])):
@@ -181,12 +183,12 @@ class _Recurrence(torch.autograd.Function):
             for layer, kept in zip(reversed(layers), reversed(keep), strict=True):
                 dbelow = layer.step_back(t, dbelow + layer.dhidden)
                 dbelow = dbelow.to(maps.dtype) if kept is None else dbelow * kept[t]
-            dmap = _times(dbelow, [x[:, t].mT for x in X])
+            dmap = _times(turned(dbelow), [x[:, t].mT for x in X])
             top.dhidden += looks.back(t, top.hidden(t), maps[:, t], dmap + dmaps[:, t])
         weights = [tensor for layer in layers for tensor in layer.gradients()]
-        dhidden = torch.stack([layer.dhidden for layer in layers])
-        dcell = torch.stack([layer.dcell for layer in layers])
-        attention = looks.gradients(top.taken[:, :-1, :, -top.H :])
+        dhidden = torch.stack([layer.dhidden.mT for layer in layers])
+        dcell = torch.stack([layer.dcell.mT for layer in layers])
+        attention = looks.gradients(top.taken[:, :-1, -top.H :])
         return None, None, None, None, dhidden, dcell, None, *weights, *attention
 
 

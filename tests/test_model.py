@@ -211,8 +211,11 @@ def test_dropout_in_training(config: ModelConfig, monkeypatch: pytest.MonkeyPatc
         return x * (np.arange(x.shape[-1]) % 2)
 
     def draw(shape: Sequence[int], device: torch.device) -> Tensor:
-        odd = torch.arange(shape[-1], device=device) % 2 == 1
-        return torch.where(odd, 32767, -32768).to(torch.int16).expand(*shape)
+        # Of the recurrence a column is a clip: (T, inputs, B), where B is not a layer's size.
+        units = shape[1] if shape[-1] == len(MASK) else shape[-1]
+        odd = torch.arange(units, device=device) % 2 == 1
+        drawn = torch.where(odd, 32767, -32768).to(torch.int16)
+        return drawn[:, None].expand(*shape) if shape[-1] == len(MASK) else drawn.expand(*shape)
 
     monkeypatch.setattr("attnact.layers.draw", draw)
     config = replace(config, dropout=0.3)
