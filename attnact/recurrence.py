@@ -45,15 +45,18 @@ def attend(
     autocast = torch.is_autocast_enabled(device) and wide == torch.float32
     dtype = torch.get_autocast_dtype(device) if autocast else wide
     start = torch.stack(tuple(hidden)).to(wide), torch.stack(tuple(cell)).to(wide)
+    learns = torch.is_grad_enabled()
     with torch.autocast(device, enabled=False):
         tops, maps = _Recurrence.apply(  # type: ignore[no-untyped-call]
-            dtype, looks, tuple(keep), clips, *start, len(weights), *weights, *looks_tensors
+            dtype, learns, looks, tuple(keep), clips, *start, len(weights), *weights, *looks_tensors
         )
     return tops.permute(0, 3, 1, 2), maps.transpose(1, 2)
 
 
 class _Layer:
-    """An LSTM layer during one batch, and what it keeps of all steps.
+    """An LSTM layer during one batch, and what it keeps.
+
+    To learn, all T steps; else T is 1 and the steps take turns, in what a processor's cache holds.
 
     taken: the input and the last hidden state, as the product takes them,
         (M, T + 1, inputs + H, B).
@@ -81,25 +84,26 @@ class _Layer:
 
     def hidden(self, t: int) -> Tensor:
         """The hidden state before frame t, (M, H, B)."""
-        return self.taken[:, t, -self.H :]
+        return _at(self.taken, t)[:, -self.H :]
 
     def input(self, t: int) -> Tensor:
         """The layer's input at frame t, (M, inputs, B), to be filled in."""
-        return self.taken[:, t, : -self.H]
+        return _at(self.taken, t)[:, : -self.H]
 
     def step(self, t: int) -> Tensor:
         """From `input(t)` and `hidden(t)` to `hidden(t + 1)`, which it gives (eq. 1–3)."""
-        H, gates = self.H, self.gates[:, t]
-        if gates.dtype == self.taken.dtype and len(gates) == 1:  # many times a second: no copies
-            torch.addmm(self.bias[0], self.weight[0], self.taken[0, t], out=gates[0])
+        H, taken, gates = self.H, _at(self.taken, t), _at(self.gates, t)
+        cell, squashed = _at(self.cells, t + 1), _at(self.squashed, t)
+        if gates.dtype == taken.dtype and len(gates) == 1:  # many times a second: no copies
+            torch.addmm(self.bias[0], self.weight[0], taken[0], out=gates[0])
         else:
-            torch.add(product(self.weight, self.taken[:, t]), self.bias, out=gates)
+            torch.add(product(self.weight, taken), self.bias, out=gates)
         gates[:, : 3 * H].sigmoid_()
         gates[:, 3 * H :].tanh_()
         i, f, o, g = gates.chunk(4, dim=1)
-        cell = torch.mul(f, self.cells[:, t], out=self.cells[:, t + 1]).addcmul_(i, g)
-        torch.tanh(cell, out=self.squashed[:, t])
-        return self.hidden(t + 1).copy_(o * self.squashed[:, t])
+        torch.mul(f, _at(self.cells, t), out=cell).addcmul_(i, g)
+        torch.tanh(cell, out=squashed)
+        return self.hidden(t + 1).copy_(o * squashed)
 
     def start_back(self) -> None:
         """Makes room for the gradients; those of the gates before sigmoid and tanh take over."""
@@ -144,6 +148,7 @@ class _Recurrence(torch.autograd.Function):
     def forward(
         ctx: Any,
         dtype: torch.dtype,
+        learns: bool,
         looks: LooksMaker,
         keep: tuple[Tensor | None, ...],
         clips: Windows,
@@ -155,11 +160,12 @@ class _Recurrence(torch.autograd.Function):
         T = clips.steps
         weights, ctx.looks = tensors[:count], looks(clips, dtype, *tensors[count:])
         ctx.layers = [
-            _Layer(dtype, T, weights[2 * n], weights[2 * n + 1], hidden[n], cell[n])
+            _Layer(dtype, T if learns else 1, *weights[2 * n : 2 * n + 2], hidden[n], cell[n])
             for n in range(count // 2)
         ]
         ctx.X, ctx.keep = clips.over(clips.frames), keep
-        maps = hidden.new_empty(hidden.shape[1], T, len(clips), clips.frames.shape[1])
+        _, M, B, H = hidden.shape
+        tops, maps = hidden.new_empty(M, T, H, B), hidden.new_empty(M, T, B, clips.frames.shape[1])
         top = ctx.layers[-1]
         for t in range(T):
             maps[:, t] = ctx.looks.look(t, top.hidden(t))
@@ -167,8 +173,9 @@ class _Recurrence(torch.autograd.Function):
             for layer, kept in zip(ctx.layers, keep, strict=True):
                 layer.input(t).copy_(below if kept is None else below * kept[t])
                 below = layer.step(t)
+            tops[:, t] = below
         ctx.save_for_backward(maps)
-        return top.taken[:, 1:, -top.H :].to(hidden.dtype, copy=True), maps
+        return tops, maps
 
     @staticmethod
     @once_differentiable
@@ -189,7 +196,12 @@ class _Recurrence(torch.autograd.Function):
         dhidden = torch.stack([layer.dhidden.mT for layer in layers])
         dcell = torch.stack([layer.dcell.mT for layer in layers])
         attention = looks.gradients(top.taken[:, :-1, -top.H :])
-        return None, None, None, None, dhidden, dcell, None, *weights, *attention
+        return None, None, None, None, None, dhidden, dcell, None, *weights, *attention
+
+
+def _at(kept: Tensor, t: int) -> Tensor:
+    """What was kept of step t, (M, …); where fewer are kept than there are steps, they take turns."""
+    return kept[:, t % kept.shape[1]]
 
 
 def _times(rows: Tensor, parts: Sequence[Tensor]) -> Tensor:
