@@ -117,7 +117,7 @@ def together(
 ) -> Callable[..., tuple[list[int | None], str]]:
     """Does something in two processes; gives their exit codes, and all that they said."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_ranks"])  # once for all, since it takes seconds
+    context.set_forkserver_preload(["test_ranks", "torch._dynamo"])  # once for all, since it takes seconds
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
 
     def do(work: Any, *args: Any) -> tuple[list[int | None], str]:
