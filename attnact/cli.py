@@ -38,7 +38,7 @@ class Messages(InOrder):
         try:
             return super().main(*arguments, **extra)
         except SystemExit as end:
-            ranks.leave(int(end.code or 0))
+            ranks.leave(end.code)
             raise
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -17,6 +17,7 @@ from attnact.progress import be_quiet, is_quiet
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
 Made = TypeVar("Made")
 
@@ -104,6 +105,15 @@ def in_turn(mine: Iterator[Made]) -> Iterator[Made]:
         yield from (it for it in made if it is not None)
 
 
+def parallel(model: "Module") -> "Module":
+    """The model as it is trained: its gradients are then the mean over all processes."""
+    if not _joined:
+        return model
+    from torch.nn.parallel import DistributedDataParallel
+
+    return DistributedDataParallel(model)
+
+
 def sum_up(values: "Tensor") -> "Tensor":
     """The sum over all processes, in place."""
     if _joined:
@@ -121,7 +131,7 @@ def speaks() -> bool:
         return True
 
 
-def leave(code: int) -> None:
+def leave(code: int | str | None) -> None:
     """Ends one of several processes at once; does nothing to one that is alone.
 
     gloo's threads outlive DistributedDataParallel and may hold tensors still: they would abort a
@@ -130,7 +140,7 @@ def leave(code: int) -> None:
     if started() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
+        os._exit(int(code or 0))
 
 
 @cache
@@ -153,7 +163,5 @@ def _own_device(device: str | None) -> str:
     if kind != "cuda":
         raise ValueError(f"torchrun's processes take a GPU each: --device cuda or cpu, not {kind}")
     if place >= gpus:
-        raise RunError(
-            f"{on_here} processes for {gpus} GPUs on this machine; or choose --device cpu"
-        )
+        raise RunError(f"{on_here} processes for {gpus} GPUs on this machine; or --device cpu")
     return f"cuda:{place}"

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from attnact import ranks
 from attnact.layers import rows_of_batch
@@ -32,6 +31,7 @@ class Pass:
 
     labels: of every video of the cache, on the store's device.
     model, optimizer: as they stand; the pass changes them.
+    module: the model as it is called, by all processes that train it (`ranks.parallel`).
     clips: those that epochs choose from.
     phase, epoch: which it is, from 1 on.
     """
@@ -40,6 +40,7 @@ class Pass:
     store: FeatureStore
     labels: Tensor
     model: Model
+    module: nn.Module
     optimizer: torch.optim.Adam
     clips: Clips
     phase: str
@@ -146,9 +147,7 @@ def _cost(config: TrainConfig, loss: Loss, share: Share) -> Tensor:
 def _as_one(passes: Sequence[Pass]) -> Iterator[tuple[nn.Module, torch.optim.Optimizer]]:
     """The model and optimiser of the runs: of several a stack, which they are split from after."""
     if len(passes) == 1:
-        model = passes[0].model
-        several = ranks.count() > 1
-        yield DistributedDataParallel(model) if several else model, passes[0].optimizer
+        yield passes[0].module, passes[0].optimizer
         return
     stacked = StackedLSTMs([cast("AttentionLSTM", it.model) for it in passes])
     optimizer = new_optimizer(stacked, passes[0].config)

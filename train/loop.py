@@ -209,12 +209,12 @@ def _fit(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         done = state["epoch"]
-    clips = training.clips(videos)
+    module, clips, labels = ranks.parallel(model), training.clips(videos), training.labels
     for epoch in range(done + 1, config.epochs + 1):
         if done and cost(config, history[-1]) <= enough:
             break
         done = epoch
-        trained = yield Pass(config, store, training.labels, model, optimizer, clips, phase, epoch)
+        trained = yield Pass(config, store, labels, model, module, optimizer, clips, phase, epoch)
         if not np.isfinite(trained["loss"] + trained["penalty"]):
             raise RunError("the loss is not a number any more; try a smaller --learning-rate")
         line = {"phase": phase, "epoch": epoch, **trained}
