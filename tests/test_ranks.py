@@ -5,8 +5,10 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +42,18 @@ CHOICES: dict[str, Any] = {
     "validation": 0.3,
     "attention_penalty": 1.0,
 }
+SHORT = {"epochs": 1, "validation": 0.0}
 KINDS: dict[str, dict[str, Any]] = {
     "location": {},
-    "context": {"attention": "context"},
+    "context": {"attention": "context", **SHORT},
     "released": {
+        **SHORT,
         "dropout_form": "released",
         "optimizer": "released",
         "batch_loss": "sum",
         "vote": "majority",
     },
-    "average": {"model": "average", "attention_penalty": 0.0},
+    "average": {"model": "average", "attention_penalty": 0.0, **SHORT},
 }
 
 
@@ -73,6 +77,14 @@ def go_until_saved(run: Run) -> None:
         raise OSError("no disk")
 
     save, loop.save_state = loop.save_state, save_and_fail
+    go(run)
+
+
+def go_but_hang(run: Run) -> None:
+    """The same, but the second process stands still where it should score."""
+    ranks.PATIENCE = timedelta(seconds=1)
+    if os.environ["RANK"] == "1":
+        loop.score_videos = lambda *args: time.sleep(3)
     go(run)
 
 
@@ -224,6 +236,14 @@ def test_resumed_by_another_number(
         go(open_run(run.folder))
     assert [line.get("processes", 1) for line in lines(run)][:2] == [before, 3 - before]
     assert_same(run, alone, cache)
+
+
+def test_one_that_stands_still_is_not_waited_for_for_ever(
+    together: Any, cache: FeatureCache, tmp_path: Path
+) -> None:
+    codes, said = together(go_but_hang, start(tmp_path / "run", cache))
+    assert codes == [1, 1]
+    assert "RunError: one of the 2 processes failed or ended" in said
 
 
 def test_scores_are_the_same_to_the_byte(together: Any, alone: Run, tmp_path: Path) -> None:
