@@ -186,7 +186,7 @@ def weight_gradients(doutputs: Tensor, inputs: Tensor) -> Tensor:
         sums = doutputs.new_zeros(len(doutputs), doutputs.shape[2], inputs.shape[2])
         for total, model_doutputs, model_inputs in zip(sums, doutputs, inputs, strict=True):
             for doutput, taken in zip(model_doutputs, model_inputs, strict=True):
-                total.addmm_(doutput, taken.t())
+                torch.addmm(total, doutput, taken.t(), out=total)
         return sums
     pairs = zip(doutputs.transpose(1, 2), inputs.transpose(1, 2), strict=True)
     return torch.stack([doutput.flatten(1) @ taken.flatten(1).t() for doutput, taken in pairs])

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from attnact import __version__
+from attnact import __version__, ranks
 from attnact.cli_options import FilePath, InOrder
 from attnact.commands import (
     caches,
@@ -27,11 +27,19 @@ from attnact.commands import (
 from attnact.errors import AttnactError
 from attnact.progress import be_quiet
 
-FAILED, INTERRUPTED = 1, 130
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 class Messages(InOrder):
     """Turns errors into one line on stderr and an exit code."""
+
+    def main(self, *arguments: Any, **extra: Any) -> Any:
+        """As click's, to the end of the process."""
+        try:
+            return super().main(*arguments, **extra)
+        except SystemExit as end:
+            ranks.leave(end.code)
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; 1 for what could not be done, 2 for bad arguments, 130 for Ctrl-C."""
@@ -49,7 +57,11 @@ class Messages(InOrder):
                 traceback.print_exc()
             self._say(f"error: {_in_a_line(error)}")
             ctx.exit(FAILED)
-        except ValueError as error:
+        except (ValueError, click.UsageError) as error:
+            if not ranks.speaks():
+                ctx.exit(USAGE)
+            if isinstance(error, click.UsageError):
+                raise
             if ctx.params["verbose"]:
                 traceback.print_exc()
             raise click.UsageError(str(error)) from error
@@ -60,7 +72,8 @@ class Messages(InOrder):
 
     @staticmethod
     def _say(line: str) -> None:
-        click.echo(f"attnact: {line}", err=True)
+        if ranks.speaks():
+            click.echo(f"attnact: {line}", err=True)
 
 
 def _in_a_line(error: OSError | MemoryError) -> str:
@@ -87,6 +100,9 @@ def main(context: click.Context, quiet: bool, verbose: bool) -> None:
       and many runs: sweep-lambda, table1 → study → report
     `attnact demo` goes all of it on videos that it draws itself.
     """
+    name = context.invoked_subcommand
+    if ranks.started() > 1 and name not in ("train", "evaluate"):
+        raise click.UsageError(f"torchrun is for `train` and `evaluate`; start `{name}` without it")
     be_quiet(quiet)
     if os.environ.get("NO_COLOR"):
         context.color = False

@@ -1,7 +1,8 @@
 """What the models are built of: the first state, a step of an LSTM, the head, dropout."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +28,14 @@ class Dropout(nn.Module):
         keep = self.keep(x.shape, x)
         return x if keep is None else x * keep
 
-    def keep(self, shape: Sequence[int], like: Tensor) -> Tensor | None:
-        """What to multiply by while training: 0 for what is dropped; None where nothing is."""
+    def keep(self, shape: Sequence[int], like: Tensor, clips: int = 0) -> Tensor | None:
+        """What to multiply by while training: 0 for what is dropped; None where nothing is.
+
+        `clips` is the dimension of the shape that stands for the clips of the batch.
+        """
         if not self.training or not self.share:
             return None
-        kept = draw(shape, like.device) >= round(self.share * 65536) - 32768
+        kept = _draw_own(shape, clips, like.device) >= round(self.share * 65536) - 32768
         return kept.to(like.dtype).mul_(1 / (1 - self.share) if self.form == "paper" else 1)
 
 
@@ -43,6 +47,28 @@ def draw(shape: Sequence[int], device: torch.device) -> Tensor:
     count = math.prod(shape)
     words = torch.empty(-(-count // 4), dtype=torch.int64, device=device)
     return words.random_(-(2**63), None).view(torch.int16)[:count].view(shape)
+
+
+_rows: tuple[slice, int] | None = None
+
+
+@contextmanager
+def rows_of_batch(rows: slice, batch: int) -> Iterator[None]:
+    """Inside, a model's clips are these of a batch of so many, and drop what they would there."""
+    global _rows
+    _rows = rows, batch
+    try:
+        yield
+    finally:
+        _rows = None
+
+
+def _draw_own(shape: Sequence[int], clips: int, device: torch.device) -> Tensor:
+    if _rows is None:
+        return draw(shape, device)
+    rows, batch = _rows
+    whole = draw((*shape[:clips], batch, *shape[clips + 1 :]), device)
+    return whole[(slice(None),) * clips + (rows,)]
 
 
 class StartState(nn.Module):

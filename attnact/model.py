@@ -113,7 +113,7 @@ class AttentionLSTM(Model):
         """What each layer's input is multiplied by, (T, inputs, B): dropout."""
         inputs = [self.config.channels] + [self.config.hidden_size] * (len(self.layers) - 1)
         shapes = [(clips.steps, size, len(clips)) for size in inputs]
-        return [self.dropout.keep(shape, self.head.classes.weight) for shape in shapes]
+        return [self.dropout.keep(shape, self.head.classes.weight, 2) for shape in shapes]
 
 
 class PooledLSTM(Model):

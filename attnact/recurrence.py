@@ -160,8 +160,8 @@ class _Recurrence(torch.autograd.Function):
         T = clips.steps
         weights, ctx.looks = tensors[:count], looks(clips, dtype, *tensors[count:])
         ctx.layers = [
-            _Layer(dtype, T if learns else 1, *weights[2 * n : 2 * n + 2], hidden[n], cell[n])
-            for n in range(count // 2)
+            _Layer(dtype, T if learns else 1, weight, bias, *state)
+            for weight, bias, *state in zip(weights[::2], weights[1::2], hidden, cell, strict=True)
         ]
         ctx.X, ctx.keep = clips.over(clips.frames), keep
         _, M, B, H = hidden.shape
@@ -200,7 +200,7 @@ class _Recurrence(torch.autograd.Function):
 
 
 def _at(kept: Tensor, t: int) -> Tensor:
-    """What was kept of step t, (M, …); where fewer are kept than there are steps, they take turns."""
+    """What was kept of step t, (M, …); where not all steps are kept, they take turns."""
     return kept[:, t % kept.shape[1]]
 
 

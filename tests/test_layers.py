@@ -16,6 +16,7 @@ FLOORS = [
     {"attnact.errors", "attnact.vocabulary", "attnact.released", "attnact.windows"},
     {"attnact.files", "attnact.sealed"},
     {"attnact.progress", "attnact.provenance", "attnact.cli_options"},
+    {"attnact.ranks"},
     {"attnact.chunks", "attnact.compact", "attnact.shards", "attnact.tables"},
     {"attnact.features", "attnact.feature_writer", "attnact.attention", "attnact.layers"},
     {"attnact.recurrence"},

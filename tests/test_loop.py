@@ -17,7 +17,8 @@ from attnact.train import lockstep, loop
 from attnact.train.clips import scored_clips
 from attnact.train.config import TrainConfig, resolve
 from attnact.train.evaluate import metric, read_predictions
-from attnact.train.loop import new_model, train
+from attnact.train.initial import new_model
+from attnact.train.loop import train
 from attnact.train.runs import Run, create_run, open_run
 from attnact.train.selection import hold_out
 from attnact.train.store import open_store, videos_in

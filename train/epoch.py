@@ -4,12 +4,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attnact import ranks
+from attnact.layers import rows_of_batch
 from attnact.model import AttentionLSTM, Model
 from attnact.progress import Advance
 from attnact.stacked import StackedLSTMs
@@ -29,6 +31,7 @@ class Pass:
 
     labels: of every video of the cache, on the store's device.
     model, optimizer: as they stand; the pass changes them.
+    module: the model as it is called, by all processes that train it (`ranks.parallel`).
     clips: those that epochs choose from.
     phase, epoch: which it is, from 1 on.
     """
@@ -37,6 +40,7 @@ class Pass:
     store: FeatureStore
     labels: Tensor
     model: Model
+    module: nn.Module
     optimizer: torch.optim.Adam
     clips: Clips
     phase: str
@@ -60,6 +64,20 @@ class Pass:
         return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
+class Share(NamedTuple):
+    """What this process has of a batch: all of it, if it is alone.
+
+    rows: which clips.
+    clips: of the whole batch.
+    counts: 1; or 0 where the batch has fewer clips than there are processes. One without a clip
+        goes through the first for nothing, since all must take each step.
+    """
+
+    rows: slice
+    clips: int
+    counts: int
+
+
 def train_epoch(passes: Sequence[Pass], advance: Advance) -> list[Line]:
     """Trains each run's model for an epoch; what it cost each.
 
@@ -76,10 +94,15 @@ def train_epoch(passes: Sequence[Pass], advance: Advance) -> list[Line]:
     # A CPU multiplies one row with a matrix faster in float32, so its features are not rounded.
     dtype = torch.bfloat16 if bfloat16 and device.type == "cuda" else torch.float32
     total = torch.zeros(len(passes), 2, device=device)
+    own, shares = _share_out(order, config.batch_size)
     with _as_one(passes) as (model, optimizer):
         model.train()
-        for batch in batches(first.store, first.clips, order, config.batch_size, dtype):
-            with torch.autocast(device.type, torch.bfloat16, bfloat16):
+        found = batches(first.store, first.clips, np.concatenate(own), len(own[0]), dtype)
+        for batch, share in zip(found, shares, strict=True):
+            with (
+                torch.autocast(device.type, torch.bfloat16, bfloat16),
+                rows_of_batch(share.rows, share.clips),
+            ):
                 scores, maps = model(batch.X, batch.mask)
             labels = first.labels[torch.from_numpy(batch.video).to(first.labels.device)]
             each = [(scores, maps)] if len(passes) == 1 else zip(scores, maps, strict=True)
@@ -89,29 +112,44 @@ def train_epoch(passes: Sequence[Pass], advance: Advance) -> list[Line]:
             ]
             optimizer.zero_grad()
             # Their sum: no model's weights have a part in another's cost.
-            costs = [_cost(it.config, loss) for it, loss in zip(passes, losses, strict=True)]
+            costs = [_cost(it.config, loss, share) for it, loss in zip(passes, losses, strict=True)]
             torch.autograd.backward(torch.stack(costs).sum())
             optimizer.step()
-            total += torch.stack([torch.stack(loss) for loss in losses]).detach().sum(2)
-            advance(len(passes) * len(batch.video), "")
-    seconds = round(time.perf_counter() - start, 3)
-    return [
-        {"loss": entropy, "penalty": penalty, "clips": len(order), "seconds": seconds}
-        for entropy, penalty in (total / len(order)).tolist()
+            summed = torch.stack([torch.stack(loss) for loss in losses]).detach().sum(2)
+            total += share.counts * summed
+            advance(len(passes) * share.clips, "")
+    means = (ranks.sum_up(total) / len(order)).tolist()
+    rest = {"clips": len(order), "seconds": round(time.perf_counter() - start, 3)}
+    if ranks.count() > 1:
+        rest["processes"] = ranks.count()
+    return [{"loss": entropy, "penalty": penalty, **rest} for entropy, penalty in means]
+
+
+def _share_out(order: Ints, size: int) -> tuple[list[Ints], list[Share]]:
+    """This process's clips of every batch, and which they are of it."""
+    rank, count = ranks.rank(), ranks.count()
+    parts = [order[start : start + size] for start in range(0, len(order), size)]
+    shares = [
+        Share(slice(rank, None, count), len(part), 1)
+        if rank < len(part)
+        else Share(slice(0, 1), len(part), 0)
+        for part in parts
     ]
+    return [part[it.rows] for part, it in zip(parts, shares, strict=True)], shares
 
 
-def _cost(config: TrainConfig, loss: Loss) -> Tensor:
-    """What a run goes down on: of a batch."""
+def _cost(config: TrainConfig, loss: Loss, share: Share) -> Tensor:
+    """What a run goes down on: of a batch, when all processes have been averaged."""
     clip_losses = loss.cross_entropy + config.attention_penalty * loss.penalty
-    return clip_losses.mean() if config.batch_loss == "mean" else clip_losses.sum()
+    whole = clip_losses.sum() * (share.counts * ranks.count())
+    return whole / share.clips if config.batch_loss == "mean" else whole
 
 
 @contextmanager
 def _as_one(passes: Sequence[Pass]) -> Iterator[tuple[nn.Module, torch.optim.Optimizer]]:
     """The model and optimiser of the runs: of several a stack, which they are split from after."""
     if len(passes) == 1:
-        yield passes[0].model, passes[0].optimizer
+        yield passes[0].module, passes[0].optimizer
         return
     stacked = StackedLSTMs([cast("AttentionLSTM", it.model) for it in passes])
     optimizer = new_optimizer(stacked, passes[0].config)

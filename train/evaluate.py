@@ -1,7 +1,7 @@
 """Clip scores to video scores to the data set's metric, as the paper does; and how it looked."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from sklearn.metrics import average_precision_score, confusion_matrix
 from torch import Tensor
 
+from attnact import ranks
 from attnact.errors import RunError
 from attnact.features import FeatureCache
 from attnact.files import write_text
@@ -74,28 +75,45 @@ def score_videos(
     was_training = model.training
     model.eval()
     with torch.inference_mode(), progress("scoring", len(clips), "clips") as advance:
-        # Clips that share frames take little memory, and larger products are faster.
-        size = config.batch_size * min(4, -(-CLIP_FRAMES // config.test_stride))
-        for batch in batches(store, clips, None, size):
-            scores, maps = model(batch.X, batch.mask)
-            target = labels[torch.from_numpy(batch.video).to(labels.device)]
-            losses = clip_loss(scores, maps, target, batch.mask, config.penalty_form)
-            here = row[done : done + len(batch.video)]
-            chances = probabilities(scores, target.ndim == 2)
-            clip_scores = score_clips(chances, batch.mask, config)
+        for clip_scores, seen, entropy in ranks.in_turn(
+            _scored(model, store, clips, labels, config)
+        ):
+            here = row[done : done + len(clip_scores)]
             np.add.at(mean, here, clip_scores)
-            np.add.at(votes, here, clip_votes(clip_scores, target.ndim == 2))
-            if maps is not None:
+            np.add.at(votes, here, clip_votes(clip_scores, labels.ndim == 2))
+            if seen is not None:
                 attends = True
-                seen = masked_steps(look_measures(maps), batch.mask)
-                np.add.at(looks, here, seen.cpu().numpy())
-            loss += float(losses.cross_entropy.sum())
+                np.add.at(looks, here, seen)
+            loss += entropy
             done += len(here)
             advance(len(here), "")
     model.train(was_training)
     video_scores = sum_up(mean, votes, count[:, None], config)
     looks = looks / count[:, None]
     return VideoScores(videos, video_scores, loss / len(clips), looks if attends else None)
+
+
+def _scored(
+    model: Model, store: FeatureStore, clips: Clips, labels: Tensor, config: TrainConfig
+) -> Iterator[tuple[Floats, Floats | None, float]]:
+    """Of each batch whose turn it is here: the clips' scores, entropy and spread, summed loss.
+
+    The batches are those of one process, so that the scores are the same to the bit.
+    """
+    # Clips that share frames take little memory, and larger products are faster.
+    size = config.batch_size * min(4, -(-CLIP_FRAMES // config.test_stride))
+    mine = np.arange(len(clips)) // size % ranks.count() == ranks.rank()
+    for batch in batches(store, clips[np.flatnonzero(mine)], None, size):
+        scores, maps = model(batch.X, batch.mask)
+        target = labels[torch.from_numpy(batch.video).to(labels.device)]
+        losses = clip_loss(scores, maps, target, batch.mask, config.penalty_form)
+        chances = probabilities(scores, target.ndim == 2)
+        seen = None if maps is None else masked_steps(look_measures(maps), batch.mask)
+        yield (
+            score_clips(chances, batch.mask, config),
+            None if seen is None else seen.cpu().numpy(),
+            float(losses.cross_entropy.sum()),
+        )
 
 
 def probabilities(scores: Tensor, multi_label: bool) -> Tensor:

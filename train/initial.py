@@ -1,12 +1,36 @@
-"""The initial weights of the released code: small Gaussians, orthogonal where square."""
+"""What a run begins with: torch's initial weights, or the released code's.
+
+Those are small Gaussians, orthogonal where square.
+"""
 
 import torch
 from torch import Tensor, nn
 
 from attnact.attention import ContextAttention
+from attnact.features import FeatureCache
 from attnact.layers import LSTMLayer
+from attnact.model import Model, ModelConfig, build_model
+from attnact.train.config import TrainConfig
 
 SCALE = 0.01  # standard deviation
+
+
+def new_model(config: TrainConfig, cache: FeatureCache) -> Model:
+    """The untrained model of a run; its weights come from torch's global seed."""
+    shape = ModelConfig(
+        classes=len(cache.classes),
+        kind=config.model,
+        attention=config.attention,
+        attention_layers=config.attention_layers,
+        lstm_layers=config.lstm_layers,
+        hidden_size=config.hidden_size,
+        dropout=config.dropout,
+        dropout_form=config.dropout_form,
+    )
+    model = build_model(shape)
+    if config.initial_weights == "released":
+        draw_released_weights(model)
+    return model
 
 
 def draw_released_weights(model: nn.Module) -> None:

@@ -8,6 +8,7 @@ choose nothing. (The author on the tracker of the released code, issue 13.)
 
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attnact import ranks
 from attnact.checkpoint import Checkpoint, load_state, save_checkpoint, save_state
 from attnact.errors import RunError
 from attnact.features import FeatureCache
 from attnact.files import write_text
-from attnact.model import Model, ModelConfig, build_model
+from attnact.model import Model
 from attnact.train.clips import Clips, Ints, cut_clips, scored_clips
 from attnact.train.config import TrainConfig
 from attnact.train.epoch import Line, Pass
@@ -31,7 +33,7 @@ from attnact.train.evaluate import (
     write_looks,
     write_predictions,
 )
-from attnact.train.initial import draw_released_weights
+from attnact.train.initial import new_model
 from attnact.train.lockstep import Course, Outcome, in_step
 from attnact.train.optimizer import new_optimizer
 from attnact.train.runs import Run, only_here
@@ -75,6 +77,8 @@ def train(
 ) -> dict[str, Any]:
     """Trains and tests, from wherever the run stands; gives its summary.
 
+    Processes that have joined (`attnact.ranks`) all call it; the first alone writes.
+
     Args:
         run: new, or begun before.
         cache: of the run.
@@ -105,13 +109,13 @@ def train_together(
 
 def _course(run: Run, cache: FeatureCache, store: FeatureStore, tensorboard: bool) -> Course:
     """A run from where it stands to its summary; whoever goes along it trains its epochs."""
-    with only_here(run):
+    with only_here(run) if ranks.rank() == 0 else nullcontext():
         return (yield from _way(run, cache, store, tensorboard))
 
 
 def _way(run: Run, cache: FeatureCache, store: FeatureStore, tensorboard: bool) -> Course:
     training = _training(run, cache, store)
-    if tensorboard:
+    if tensorboard and ranks.rank() == 0:
         from attnact.train.events import Events
 
         training = replace(training, events=Events(run, cache, store))
@@ -119,10 +123,7 @@ def _way(run: Run, cache: FeatureCache, store: FeatureStore, tensorboard: bool) 
     test = fold_videos(cache, run.config.fold, Split.TEST)
     if not len(videos) or not len(test):
         raise RunError(f"{cache.path}: fold {run.config.fold} has no videos to train or test on")
-    state = load_state(run.state)
-    if state is None and run.model.exists():
-        raise RunError(f"{run.folder}: holds a model, but not what it takes to train it further")
-    state = state or {"history": "[]", "phase": "", "epoch": 0}
+    state = ranks.from_first(lambda: _begun(run))
     enough = -np.inf
     if run.config.validation > 0:
         fit, held = hold_out(videos, cache.groups, run.config)
@@ -130,36 +131,31 @@ def _way(run: Run, cache: FeatureCache, store: FeatureStore, tensorboard: bool) 
             _, state = yield from _fit(training, SELECTION, fit, held, -np.inf, state)
         enough = cost(run.config, best_epoch(json.loads(state["history"])))
     model, state = yield from _fit(training, FINAL, videos, None, enough, state)
-    features = cache.provenance
-    save_checkpoint(run.model, Checkpoint(model, cache.classes, cache.multi_label, features))
+    if ranks.rank() == 0:
+        features = cache.provenance
+        save_checkpoint(run.model, Checkpoint(model, cache.classes, cache.multi_label, features))
     scored = _score(training, model, test)
+    return ranks.from_first(lambda: _finish(training, scored, state["epoch"]))
+
+
+def _begun(run: Run) -> dict[str, Any]:
+    """The state that the run was left in."""
+    state = load_state(run.state)
+    if state is None and run.model.exists():
+        raise RunError(f"{run.folder}: holds a model, but not what it takes to train it further")
+    return state or {"history": "[]", "phase": "", "epoch": 0}
+
+
+def _finish(training: Training, scored: VideoScores, epochs: int) -> dict[str, Any]:
+    """Writes what the test videos came to; gives the run's summary."""
+    run, cache = training.run, training.cache
     write_predictions(run.predictions, cache, scored)
     if scored.looks is not None:
         write_looks(run.looks, cache, scored)
-    run.finish(
-        {**describe_scores(cache, scored), "fold": run.config.fold, "epochs": state["epoch"]}
-    )
+    run.finish({**describe_scores(cache, scored), "fold": run.config.fold, "epochs": epochs})
     if training.events is not None:
         training.events.finish(run.summary())
     return run.summary()
-
-
-def new_model(config: TrainConfig, cache: FeatureCache) -> Model:
-    """The untrained model of a run; its weights come from torch's global seed."""
-    shape = ModelConfig(
-        classes=len(cache.classes),
-        kind=config.model,
-        attention=config.attention,
-        attention_layers=config.attention_layers,
-        lstm_layers=config.lstm_layers,
-        hidden_size=config.hidden_size,
-        dropout=config.dropout,
-        dropout_form=config.dropout_form,
-    )
-    model = build_model(shape)
-    if config.initial_weights == "released":
-        draw_released_weights(model)
-    return model
 
 
 def score_test(run: Run, cache: FeatureCache, store: FeatureStore, model: Model) -> VideoScores:
@@ -213,18 +209,18 @@ def _fit(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         done = state["epoch"]
-    clips = training.clips(videos)
+    module, clips, labels = ranks.parallel(model), training.clips(videos), training.labels
     for epoch in range(done + 1, config.epochs + 1):
         if done and cost(config, history[-1]) <= enough:
             break
         done = epoch
-        trained = yield Pass(config, store, training.labels, model, optimizer, clips, phase, epoch)
+        trained = yield Pass(config, store, labels, model, module, optimizer, clips, phase, epoch)
         if not np.isfinite(trained["loss"] + trained["penalty"]):
             raise RunError("the loss is not a number any more; try a smaller --learning-rate")
         line = {"phase": phase, "epoch": epoch, **trained}
         if held is not None:
             line |= _validate(training, model, held)
-        history.append(line)
+        history.append(ranks.from_first(line.copy))  # one for all, since they decide by it
         state = {
             "phase": phase,
             "epoch": epoch,
@@ -232,13 +228,19 @@ def _fit(
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
-        # The state last: nothing that it counts as done may be missing after an interruption.
-        lines = (json.dumps(entry) + "\n" for entry in history)
-        write_text(training.run.metrics, "".join(lines))
-        save_state(training.run.state, state)
-        if training.events is not None:
-            training.events.epoch(line, model)
+        if ranks.rank() == 0:
+            _save_epoch(training, history, state, model)
     return model, state
+
+
+def _save_epoch(
+    training: Training, history: list[Line], state: Mapping[str, Any], model: Model
+) -> None:
+    # The state last: nothing that it counts as done may be missing after an interruption.
+    write_text(training.run.metrics, "".join(json.dumps(line) + "\n" for line in history))
+    save_state(training.run.state, state)
+    if training.events is not None:
+        training.events.epoch(history[-1], model)
 
 
 def _validate(training: Training, model: Model, held: Ints) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from attnact import ranks
 from attnact.checkpoint import load_checkpoint
 from attnact.features import FeatureCache
 from attnact.provenance import RANDOM_WEIGHTS
@@ -27,8 +28,9 @@ def evaluate(run: Run, cache: FeatureCache, store: FeatureStore) -> dict[str, An
     """
     checkpoint = load_checkpoint(run.model, store.device)
     scored = score_test(run, cache, store, checkpoint.model)
-    write_predictions(run.predictions, cache, scored)
-    write_breakdown(run.folder, cache, scored)
+    if ranks.rank() == 0:
+        write_predictions(run.predictions, cache, scored)
+        write_breakdown(run.folder, cache, scored)
     return describe_scores(cache, scored)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attnact import ranks
 from attnact.errors import RunError
 from attnact.features import CHANNELS, LOCATIONS, FeatureCache
 from attnact.train.clips import Clips, Ints, windows
@@ -62,7 +63,7 @@ def open_store(
         CacheError: a shard is missing or damaged.
     """
     if place == "auto":
-        place = _choose(bytes_of(cache, videos), device)
+        place = ranks.from_first(lambda: _choose(bytes_of(cache, videos), device))
     if place == "disk":
         return DiskStore(cache, device)
     kept = device if place == "device" else torch.device("cpu")
@@ -154,7 +155,8 @@ def _hand_over(cubes: Stored, arrived: Any, device: torch.device) -> None:
 def _choose(needed: int, device: torch.device) -> Place:
     if device.type == "cuda" and needed < ROOM * _free_on(device):
         return "device"
-    return "host" if needed < ROOM * _free_memory() else "disk"
+    each = _free_memory() / ranks.on_this_machine()
+    return "host" if needed < ROOM * each else "disk"
 
 
 def _free_on(kept: torch.device) -> int:

@@ -35,10 +35,12 @@ def open_features(cache: Any, folds: list[str], place: str, device: str | None) 
     """The features of the videos of some folds, and a line that says where they are."""
     import torch
 
+    from attnact import ranks
     from attnact.train.store import describe, open_store, videos_in
 
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     videos = videos_in(cache, folds)
     store = open_store(cache, videos, place, where)  # type: ignore[arg-type]  # a checked choice
-    note(f"{cache.path}: {describe(cache, videos, store)}; training on {where}")
+    by = f", {ranks.count()} processes" if ranks.count() > 1 else ""
+    note(f"{cache.path}: {describe(cache, videos, store)}; training on {where}{by}")
     return store

@@ -45,31 +45,42 @@ def train(
     Example: attnact train hmdb51 --fold 2 --lambda 1
     Example: attnact train --config runs/hmdb51/first/config.json --seed 1
     Example: attnact train --resume runs/hmdb51/first
+    Example: torchrun --nproc-per-node 2 -m attnact train hmdb51
     """
+    from attnact import ranks
     from attnact.train import loop, runs
+
+    if resume is not None and (given(options) or cache or name or no_validation):
+        raise click.UsageError("--resume takes every choice from the run; give no others")
+    wanted = {**options, **({"validation": 0.0} if no_validation else {})}
+    with ranks.joined(device) as own_device:
+        if resume is not None:
+            run = ranks.from_first(lambda: runs.open_run(resume))
+            found = run.open_cache()
+        else:
+            found = find_cache(cache)
+            run = ranks.from_first(lambda: _begin(found, name, wanted))
+        try:
+            store = open_features(found, [run.config.fold], features_in, own_device)
+            result = loop.train(run, found, store, tensorboard)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"attnact train --resume {run.folder}") from None
+        if ranks.rank() == 0:
+            _show_result(run.folder, result)
+
+
+def _begin(cache: Any, name: str | None, wanted: dict[str, Any]) -> Any:
+    """A new run with these choices."""
+    from attnact.train import runs
     from attnact.train.config import resolve, unread
 
-    if resume is not None:
-        if given(options) or cache or name or no_validation:
-            raise click.UsageError("--resume takes every choice from the run; give no others")
-        run = runs.open_run(resume)
-        found = run.open_cache()
-    else:
-        found = find_cache(cache)
-        wanted = {**options, **({"validation": 0.0} if no_validation else {})}
-        config = resolve(wanted, found)
-        if idle := unread(wanted, config):
-            what = "location attention" if config.model == "attention" else f"model {config.model}"
-            click.echo(f"attnact: warning: {what} does not use {', '.join(idle)}", err=True)
-        folder = Path("runs", found.path.stem)
-        path = folder / name if name else runs.free_name(folder, config)
-        run = runs.create_run(path, config, found)
-    try:
-        store = open_features(found, [run.config.fold], features_in, device)
-        result = loop.train(run, found, store, tensorboard)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"attnact train --resume {run.folder}") from None
-    _show_result(run.folder, result)
+    config = resolve(wanted, cache)
+    if idle := unread(wanted, config):
+        what = "location attention" if config.model == "attention" else f"model {config.model}"
+        click.echo(f"attnact: warning: {what} does not use {', '.join(idle)}", err=True)
+    folder = Path("runs", cache.path.stem)
+    path = folder / name if name else runs.free_name(folder, config)
+    return runs.create_run(path, config, cache)
 
 
 @click.command()
@@ -84,14 +95,16 @@ def evaluate(run: Path, features_in: str, device: str | None) -> None:
     \b
     Example: attnact evaluate runs/hmdb51/first
     """
+    from attnact import ranks
     from attnact.train import report, runs
 
-    found = runs.open_run(run)
-    cache = found.open_cache()
-    result = report.evaluate(
-        found, cache, open_features(cache, [found.config.fold], features_in, device)
-    )
-    _show_result(found.folder, result)
+    with ranks.joined(device) as own_device:
+        found = runs.open_run(run)
+        cache = found.open_cache()
+        store = open_features(cache, [found.config.fold], features_in, own_device)
+        result = report.evaluate(found, cache, store)
+        if ranks.rank() == 0:
+            _show_result(found.folder, result)
 
 
 @click.command("import-released-model")

@@ -47,13 +47,17 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def in_turn(works: Sequence[Callable[[], object]], runs: int) -> list[list[float]]:
+def in_turn(works: Sequence[Callable[[], object]], runs: int, repeat: int = 1) -> list[list[float]]:
     """The seconds of each in every run, after one that warms up; A B A B, so that a machine whose
-    speed drifts favours none."""
+    speed drifts favours none.
+
+    repeat: how often each works before the next, of which the last time counts. What is done over
+        and over has its memory already, where after another work it would ask for it anew.
+    """
     taken: list[list[float]] = [[] for _ in works]
     for i in range(runs + 1):
         for times, work in zip(taken, works, strict=True):
-            once = seconds(work)
+            once = [seconds(work) for _ in range(repeat)][-1]
             if i:
                 times.append(once)
     return taken

@@ -63,7 +63,7 @@ def steps(form: AttentionForm, B: int, runs: int, threads: str) -> Iterator[Row]
     works: list[Callable[[], object]] = [step(form, X, None, plain=True)]
     for dtype in TYPES:
         works += [step(form, X, dtype), product(dtype)]
-    plain, *mine, reads = in_turn([*works, read], runs)
+    plain, *mine, reads = in_turn([*works, read], runs, repeat=2)
     work = training_work(form, B)
     for dtype, ours, products in zip(TYPES, mine[::2], mine[1::2], strict=True):
         rate = figure([OPERATIONS / taken for taken in products])
