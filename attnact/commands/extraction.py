@@ -1,6 +1,7 @@
 """Videos in, feature cubes out: datasets, download, features."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ def download(dataset: str, to: Path | None) -> None:
 @click.option("--folds", default=5, show_default=True, help="Of a folder or list without any.")
 @click.option("--seed", default=0, show_default=True, help="Of those folds.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option("--devices", help="`all`, or as in cuda:0,cuda:1: a process for each, one cache.")
 @options_of(ExtractConfig)
 def features(
     dataset: str,
@@ -75,6 +77,7 @@ def features(
     folds: int,
     seed: int,
     dry_run: bool,
+    devices: str | None,
     **options: Any,
 ) -> None:
     """Make feature cubes of every frame of videos.
@@ -85,20 +88,27 @@ def features(
     \b
     Example: attnact features hmdb51 --videos /data/hmdb51
     Example: attnact features folder --videos clips.csv --dry-run
+    Example: attnact features hmdb51 --devices all
     """
     from attnact.extract import pipeline
     from attnact.extract.datasets import load_dataset
+    from attnact.extract.devices import make_on_devices, parse_devices
 
+    if devices and options["device"]:
+        raise ValueError("--device or --devices, not both")
+    device, *others = parse_devices(devices) if devices else [options["device"]]
     root = videos or Path("data", dataset)
     name = root.resolve().stem if dataset == "folder" else dataset
     cache = out or Path("features", f"{name}.h5")
     found = load_dataset(dataset, root, folds, seed)
     for warning in found.warnings:
         click.echo(f"attnact: warning: {warning}", err=True)
-    job = pipeline.prepare(found, cache, ExtractConfig(**given(options)))
-    (click.echo if dry_run else note)(pipeline.describe(job))
+    config = ExtractConfig(**given({**options, "device": device}))
+    job = pipeline.prepare(found, cache, config, 1 + len(others))
+    (click.echo if dry_run else note)(pipeline.describe(job, 1 + len(others)))
     if dry_run:
         return
+    make = partial(make_on_devices, others) if others else pipeline.make_here
     done = failed = 0
     with progress("features", pipeline.frames_left(job), "frames") as advance:
 
@@ -107,7 +117,7 @@ def features(
             done, failed = done + ended, failed + failures
             advance(frames, f"{done} videos, {failed} failed")
 
-        made = pipeline.extract(job, report)
+        made = pipeline.extract(job, report, make)
     if made is None:
         click.echo("the rest is being made by other processes; the last one finishes the cache")
         return
