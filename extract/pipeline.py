@@ -114,8 +114,8 @@ def describe(extraction: Extraction, devices: int = 1) -> str:
     return "\n".join(lines)
 
 
-def extract(extraction: Extraction, report: Report, make: Make = make_here) -> FeatureCache | None:
-    """Makes the shards that are missing, then the index; None if other processes still make some.
+def begin(extraction: Extraction) -> Plan:
+    """Writes the plan, and the weights if they are random; gives the plan that is to be followed.
 
     Raises:
         CacheError: not enough disk, or a cache begun with other settings.
@@ -125,6 +125,16 @@ def extract(extraction: Extraction, report: Report, make: Make = make_here) -> F
     plan = keep_plan(job.cache, job.plan)
     if extraction.backbone.is_random and not random_weights_path(job.cache).exists():
         extraction.backbone.save(random_weights_path(job.cache))
+    return plan
+
+
+def extract(extraction: Extraction, report: Report, make: Make = make_here) -> FeatureCache | None:
+    """Makes the shards that are missing, then the index; None if other processes still make some.
+
+    Raises:
+        CacheError: not enough disk, or a cache begun with other settings.
+    """
+    job, plan = extraction.job, begin(extraction)
     missing = plan.missing(job.cache)
     if missing:
         make(replace(extraction, job=replace(job, plan=plan)), missing, report)
