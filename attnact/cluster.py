@@ -63,11 +63,17 @@ class Cluster:
         self._has = self._ray.cluster_resources()
         self._gpus = float(self._has.get("GPU", 0) > 0) if gpus is None else gpus
         self._cpus = cpus
+        self._under_way: dict[Any, Any] = {}  # what stands for a task's outcome -> its item
 
     def __enter__(self) -> "Cluster":
         return self
 
     def __exit__(self, *of: object) -> None:
+        """Stops the tasks that are under way, as Ctrl-C stops them here, and leaves the cluster."""
+        left = list(self._under_way)
+        for reference in left:
+            self._ray.cancel(reference)
+        self._ray.wait(left, num_returns=max(1, len(left)), timeout=TO_END)
         self._ray.shutdown()
 
     def describe(self) -> str:
@@ -107,27 +113,21 @@ class Cluster:
             num_cpus=self._cpus, num_gpus=self._gpus, max_retries=RETRIES, name=_name(work)
         )
         waiting = deque((0.0, item) for item in items)  # (not before, item), in the order of time
-        under_way: dict[Any, Item] = {}
-        try:
-            while waiting or under_way:
-                while waiting and len(under_way) < AT_ONCE and waiting[0][0] <= time.monotonic():
-                    _, item = waiting.popleft()
-                    under_way[task.remote(__version__, sys.argv, work, item)] = item
-                if not under_way:
-                    time.sleep(max(0.0, waiting[0][0] - time.monotonic()))
-                    continue
-                done, _ = ray.wait(list(under_way), timeout=SECONDS_BETWEEN_LOOKS)
-                for reference in done:
-                    item, outcome = under_way.pop(reference), self._outcome(reference)
-                    if isinstance(outcome, BusyError):
-                        waiting.append((time.monotonic() + SECONDS_BETWEEN_LOOKS, item))
-                    else:
-                        yield item, outcome
-        finally:
-            for reference in under_way:
-                ray.cancel(reference)  # as Ctrl-C there
-            if under_way:
-                ray.wait(list(under_way), num_returns=len(under_way), timeout=TO_END)
+        under_way = self._under_way
+        while waiting or under_way:
+            while waiting and len(under_way) < AT_ONCE and waiting[0][0] <= time.monotonic():
+                _, item = waiting.popleft()
+                under_way[task.remote(__version__, sys.argv, work, item)] = item
+            if not under_way:
+                time.sleep(max(0.0, waiting[0][0] - time.monotonic()))
+                continue
+            done, _ = ray.wait(list(under_way), timeout=SECONDS_BETWEEN_LOOKS)
+            for reference in done:
+                item, outcome = under_way.pop(reference), self._outcome(reference)
+                if isinstance(outcome, BusyError):
+                    waiting.append((time.monotonic() + SECONDS_BETWEEN_LOOKS, item))
+                else:
+                    yield item, outcome
 
     def _outcome(self, reference: Any) -> Any:
         try:

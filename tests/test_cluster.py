@@ -250,6 +250,31 @@ def test_what_tasks_give_and_fail_on(nodes, tmp_path, monkeypatch):
         assert cluster.describe().endswith("8 GPUs, so they wait for another node")
 
 
+def until_stopped(folder: Path, number: int) -> None:
+    if number == 0:
+        while not (folder / "begun").exists():
+            time.sleep(0.02)
+        return
+    (folder / "begun").touch()
+    try:
+        while True:
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        (folder / "stopped").touch()
+        raise
+
+
+def test_what_is_under_way_is_stopped_with_the_command(nodes, tmp_path):
+    def until_the_first() -> None:
+        with Cluster(nodes.address, 1, 0) as cluster:
+            for _ in cluster.outcomes(partial(until_stopped, tmp_path), [(0,), (1,)]):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        until_the_first()
+    assert (tmp_path / "stopped").exists()
+
+
 def test_another_version_is_refused():
     outcome = module._do("0.0.0", [], len, ((),))
     assert isinstance(outcome, ClusterError)
