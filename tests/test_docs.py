@@ -14,7 +14,7 @@ from attnact.train.store import ROOM
 ROOT = DOCS.parent
 PAGES = sorted(file.relative_to(DOCS).as_posix() for file in DOCS.rglob("*.md"))
 NAV = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
-OTHERS = ("--help", "--strict", "--trials")  # of every command, and of other programs
+OTHERS = ("--head", "--help", "--strict", "--trials")  # of every command, and of other programs
 
 
 def options(group: click.Group = main) -> Iterator[str]:
