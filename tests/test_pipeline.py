@@ -370,6 +370,14 @@ def test_a_cache_goes_on_with_what_auto_stood_for(dataset, tmp_path, monkeypatch
         begin(dataset, cache, runtime="openvino")
 
 
+def test_a_helper_with_other_weights_is_refused(dataset, tmp_path, monkeypatch):
+    extraction = begin(dataset, tmp_path / "small.h5")
+    pipeline.begin(extraction)
+    monkeypatch.setattr(StandIn, "digest", "4567")
+    with pytest.raises(CacheError, match="begun with other weights than the stand-in here"):
+        take_up(tmp_path / "small.h5", dataset.root, extraction.config)
+
+
 @pytest.mark.parametrize("call", range(1, 7))
 def test_a_shard_that_could_not_be_written_whole_is_not_there(dataset, tmp_path, call):
     calls = iter(range(1, 99))
