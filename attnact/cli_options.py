@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 
 import click
 
-from attnact.vocabulary import PLACES
+from attnact.vocabulary import ENGINES, PLACES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -38,6 +38,28 @@ features_in_option = click.option(
     show_default=True,
     help="Memory of the GPU, of the host, or none; `auto` takes the fastest with room.",
 )
+
+
+def engine_options(command: Command) -> Command:
+    """`--engine`, and what Ray is to be told; see `open_engine`."""
+    for option in (
+        click.option(
+            "--task-gpus", type=float, help="Ray's; 0.25 too.  [default: 1 if it has any]"
+        ),
+        click.option("--task-cpus", type=float, help="Ray's, for each task.  [default: 1]"),
+        click.option(
+            "--address", help="Of Ray.  [default: the cluster begun here, or this machine]"
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(ENGINES),
+            default=ENGINES[0],
+            show_default=True,
+            help="Who does it: this process, or a Ray cluster.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 class InOrder(click.Group):

@@ -26,7 +26,7 @@ class WeightsError(AttnactError):
 
 
 class UnsupportedError(AttnactError):
-    """A way to run the backbone that this machine does not have."""
+    """A way to work that is not installed or not possible on this machine."""
 
 
 class CacheError(AttnactError):
@@ -37,5 +37,13 @@ class RunError(AttnactError):
     """A run folder that is missing, unfinished, in the way, or does not fit its cache."""
 
 
-class RunBusyError(RunError):
+class BusyError(AttnactError):
+    """What another process is making: a shard, a run."""
+
+
+class RunBusyError(RunError, BusyError):
     """A run that another process trains."""
+
+
+class ClusterError(AttnactError):
+    """A cluster that cannot be reached, is not set up alike, or lost a task too often."""

@@ -34,7 +34,7 @@ from attnact.features import (
     read_rows,
     shard_path,
 )
-from attnact.files import lock_beside, publish, unlock, write_bytes
+from attnact.files import lock_beside, part_beside, publish, unlock, write_bytes
 from attnact.sealed import with_digest
 from attnact.tables import text_column, write_rows
 from attnact.vocabulary import Compression
@@ -61,7 +61,7 @@ class ShardWriter:
         self, path: Path, lock: int, compression: Compression, dtype: npt.DTypeLike
     ) -> None:
         """Use `claim`, which makes sure that no other process writes the same shard."""
-        self.path, self._lock = path, lock
+        self.path, self._lock, self._part = path, lock, part_beside(path)
         self._rows: list[VideoRow] = []
         self._start = self._checksum = 0  # of the video being written
         self._scales_seen = b""  # of the video being written
@@ -162,10 +162,6 @@ class ShardWriter:
         unlock(self.path, self._lock)
         self._lock = RELEASED
 
-    @property
-    def _part(self) -> Path:
-        return self.path.with_suffix(".part")
-
 
 def discard(file: Any) -> None:
     """Closes a file that is to be deleted; nothing happens to one that is closed.
@@ -243,6 +239,8 @@ def write_index(
         file.flush()
         content = with_digest(file.id.get_file_image())
     write_bytes(cache, content)
+    for part in shard_path(cache, 0).parent.glob("*.h5.*.part"):  # of processes that were killed
+        part.unlink(missing_ok=True)
     return FeatureCache(cache)
 
 

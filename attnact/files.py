@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,14 @@ def publish(part: Path, path: Path) -> None:
     _sync(part)
     part.replace(path)
     _sync(path.parent)
+
+
+def part_beside(path: Path) -> Path:
+    """A name for what shall become the file: of this process alone, on whichever machine it runs.
+
+    A process that was taken for dead may go on writing; not into what another one publishes.
+    """
+    return path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.part")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -52,7 +61,7 @@ def write_new(path: Path, text: str) -> None:
 @contextmanager
 def _part(path: Path, content: bytes) -> Iterator[Path]:
     """The content under a temporary name, of which nothing is left; not even on a full disk."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = part_beside(path)
     try:
         part.write_bytes(content)
         yield part

@@ -4,7 +4,6 @@ Both are GoogLeNets cut after inception 5b, whose output is 7×7 locations of 10
 `googlenet` is torchvision's, `bvlc_googlenet` is Caffe's, which the paper used.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +30,7 @@ from attnact.extract.weights import (
     published_file,
     read_weights,
 )
-from attnact.files import publish
+from attnact.files import part_beside, publish
 from attnact.vocabulary import Precision, Runtime
 
 FRAME = (224, 224, 3)  # rows, columns, RGB
@@ -131,7 +130,7 @@ class Backbone:
         Random weights stay marked as random in it.
         """
         note = {RANDOM_NOTE: self.weights} if self.is_random else None
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part = part_beside(path)
         safetensors.torch.save_file(self._state, part, metadata=note)
         publish(part, path)
 

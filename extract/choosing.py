@@ -49,7 +49,6 @@ def choose_backbone(
 def _load(
     dataset: Dataset, cache: Path, config: ExtractConfig, runtime: Runtime, precision: Precision
 ) -> Backbone:
-    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
     weights: str | Path | None = config.weights
     frames = None
     if weights == RANDOM and random_weights_path(cache).exists():
@@ -58,7 +57,22 @@ def _load(
         frames = _some_frames(dataset, config, CALIBRATED_ON)
         if not len(frames):
             raise DatasetError(f"{dataset.root}: none of the first videos decodes")
-    return load_backbone(config.backbone, weights, device, frames, 0, runtime, precision)
+    return load_backbone(config.backbone, weights, _device(config), frames, 0, runtime, precision)
+
+
+def recall_backbone(cache: Path, config: ExtractConfig, plan: Plan) -> Backbone:
+    """The backbone of a cache that was begun, its random weights included, without the videos.
+
+    Raises:
+        WeightsError: the weights are missing or broken.
+    """
+    weights = random_weights_path(cache) if config.weights == RANDOM else config.weights
+    runtime, precision = plan.settings.runtime, plan.settings.precision
+    return load_backbone(config.backbone, weights, _device(config), None, 0, runtime, precision)
+
+
+def _device(config: ExtractConfig) -> str:
+    return config.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def random_weights_path(cache: Path) -> Path:

@@ -5,10 +5,7 @@ turn. The child reads ahead of the network only as far as the pipe holds; whoeve
 decides how far to read ahead.
 """
 
-import ctypes
-import multiprocessing
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -18,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from attnact.errors import VideoError
+from attnact.extract.children import end_with_parent, start_child
 from attnact.extract.video import (
     FRAME_SIDE,
     Frame,
@@ -85,7 +83,7 @@ def _answers(work: Sequence[tuple[Any, ...]], time_limit: float) -> Iterator[tup
     done = blocks = 0  # pieces of work, and of the next one the blocks of frames that came
     again = False
     while done < len(work):
-        process, connection = _start(work[done:])
+        process, connection = start_child(_serve, list(work[done:]), daemon=True)
         known = blocks
         try:
             while done < len(work):
@@ -109,21 +107,6 @@ def _answers(work: Sequence[tuple[Any, ...]], time_limit: float) -> Iterator[tup
             connection.close()
 
 
-def _start(work: Sequence[tuple[Any, ...]]) -> tuple[multiprocessing.process.BaseProcess, Any]:
-    # spawn: a forked child would hold copies of CUDA, threads and open HDF5 files.
-    context = multiprocessing.get_context("spawn")
-    connection, childs_end = context.Pipe(duplex=False)
-    process = context.Process(target=_serve, args=(childs_end, list(work)), daemon=True)
-    # Ctrl-C is ours to handle: blocked, it cannot stop a child before the child ignores it.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    childs_end.close()  # so that the child's death reads as the end of the pipe
-    return process, connection
-
-
 def _receive(process: Any, connection: Any, time_limit: float) -> Any:
     """The next answer; when the child hangs or dies, a `Failed`, and the connection is closed."""
     try:
@@ -143,10 +126,7 @@ def _receive(process: Any, connection: Any, time_limit: float) -> Any:
 
 def _serve(connection: "Connection[Any, Any]", work: Sequence[tuple[Any, ...]]) -> None:
     """The child: does the work in order and sends the answers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    if sys.platform == "linux":
-        die_with_parent = 1  # PR_SET_PDEATHSIG, or a decoder that hangs would outlive us
-        ctypes.CDLL(None).prctl(die_with_parent, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)  # or a decoder that hangs would outlive us
     for kind, *arguments in work:
         try:
             connection.send(probe(*arguments) if kind == "probe" else _send(connection, *arguments))

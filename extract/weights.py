@@ -5,7 +5,6 @@ Weights are a dict of float32 tensors on the CPU, by the names of the network's 
 
 import hashlib
 import http.client
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from attnact.errors import WeightsError
 from attnact.extract.caffemodel import read_caffemodel
-from attnact.files import publish
+from attnact.files import part_beside, publish
 from attnact.progress import progress
 
 
@@ -65,7 +64,7 @@ def fetch_published(name: str) -> Path:
     path = published_file(name)
     if path.is_file():
         return path
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = part_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _download(url, part)

@@ -256,7 +256,7 @@ def test_frame_rates_that_cannot_be_are_told(monkeypatch):
     )
     work = {"prepare": None, "describe": "", "frames_left": 0, "extract": made}
     for name, result in work.items():
-        monkeypatch.setattr(f"attnact.extract.pipeline.{name}", lambda *of, it=result: it)
+        monkeypatch.setattr(f"attnact.extract.pipeline.{name}", lambda *of, it=result, **how: it)
     dataset = SimpleNamespace(warnings=(), videos=made.paths)
     monkeypatch.setattr("attnact.extract.datasets.load_dataset", lambda *of: dataset)
     result = CliRunner().invoke(cli.main, ["-q", "features", "folder"])

@@ -15,7 +15,7 @@ ROOT = DOCS.parent
 PAGES = sorted(file.relative_to(DOCS).as_posix() for file in DOCS.rglob("*.md"))
 NAV = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
 # Of every command, and of other programs.
-OTHERS = ("--help", "--strict", "--trials", "--nproc-per-node", "--nnodes")
+OTHERS = ("--head", "--help", "--strict", "--trials", "--nproc-per-node", "--nnodes")
 
 
 def options(group: click.Group = main) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """A grid of runs: every cell once, stopped and gone on, with failures, pooled over folds."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from attnact.features import FeatureCache
 from attnact.train import grid as module
 from attnact.train.config import TrainConfig
 from attnact.train.evaluate import VideoScores, metric, write_predictions
-from attnact.train.grid import Grid, train_grid
+from attnact.train.grid import Grid, train_grid, train_here
 from attnact.train.runs import Run
 from attnact.train.store import open_store, videos_in
 from attnact.train.sweep import sweep_rows
@@ -85,7 +86,8 @@ def go(
     told: list[str] = []
     store: Any = SimpleNamespace(device=torch.device(device))
     rows = sweep_rows(replace(CONFIG, **choices), penalties)
-    return train_grid(folder, cache, store, rows, seeds, folds, told.append), told
+    train = partial(train_here, cache, store, False)
+    return train_grid(folder, cache, train, rows, seeds, folds, told.append), told
 
 
 def results(found: Grid) -> list[Any]:
@@ -143,7 +145,8 @@ def test_models_that_are_not_of_one_shape_train_alone(
     trainer: Trainer, cache: FeatureCache, tmp_path: Path
 ) -> None:
     store: Any = SimpleNamespace(device=torch.device("cuda"))
-    found = train_grid(tmp_path, cache, store, table1_rows(CONFIG), [0], ["1"], lambda line: None)
+    train = partial(train_here, cache, store, False)
+    found = train_grid(tmp_path, cache, train, table1_rows(CONFIG), [0], ["1"], lambda line: None)
     assert [row.name for row in found.rows] == list(NAMES)
     assert trainer.stacks == [1, 1, 1, 3]
 
@@ -263,7 +266,8 @@ def test_with_real_training(cache: FeatureCache, tmp_path: Path) -> None:
     """λ, seed and fold reach the runs, and the store serves all the folds."""
     store = open_store(cache, videos_in(cache, ["1", "2"]), "host", torch.device("cpu"))
     rows = sweep_rows(CONFIG, [0, 1])
-    found = train_grid(tmp_path, cache, store, rows, [0], ["1", "2"], lambda line: None)
+    train = partial(train_here, cache, store, False)
+    found = train_grid(tmp_path, cache, train, rows, [0], ["1", "2"], lambda line: None)
     assert found.failures == []
     assert [len(row.values) for row in found.rows] == [1, 1]
     for penalty, row in zip([0, 1], found.rows, strict=True):

@@ -17,7 +17,7 @@ FLOORS = [
     {"attnact.files", "attnact.sealed"},
     {"attnact.progress", "attnact.provenance", "attnact.cli_options"},
     {"attnact.ranks"},
-    {"attnact.chunks", "attnact.compact", "attnact.shards", "attnact.tables"},
+    {"attnact.chunks", "attnact.cluster", "attnact.compact", "attnact.shards", "attnact.tables"},
     {"attnact.features", "attnact.feature_writer", "attnact.attention", "attnact.layers"},
     {"attnact.recurrence"},
     {"attnact.released.files", "attnact.released.importing", "attnact.released.exporting"},
@@ -106,7 +106,7 @@ def test_help_needs_no_heavy_library():
     program = (
         "import sys, attnact, attnact.cli; print([m for m in sys.argv[1:] if m in sys.modules])"
     )
-    heavy = ["torch", "h5py", "av", "matplotlib", "sklearn"]
+    heavy = ["torch", "h5py", "av", "matplotlib", "sklearn", "ray"]
     result = subprocess.run(
         [sys.executable, "-c", program, *heavy],
         cwd=ROOT,

@@ -19,11 +19,12 @@ from torch import Tensor
 
 from attnact.compact import to_float, to_uint8
 from attnact.errors import CacheError, DatasetError
-from attnact.extract import choosing, pipeline
+from attnact.extract import choosing, making, pipeline
 from attnact.extract import plan as plan_module
 from attnact.extract.backbone import load_backbone
 from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset, Video
+from attnact.extract.making import take_up
 from attnact.extract.pipeline import Extraction, describe, extract, frames_left, prepare
 from attnact.extract.plan import plan_path, read_plan
 from attnact.extract.video import read_frames, resize
@@ -277,7 +278,7 @@ def test_a_finished_cache_is_not_made_again(dataset, tmp_path, monkeypatch):
     cache = tmp_path / "small.h5"
     extract(begin(dataset, cache), ignore)
     before = files(cache)
-    monkeypatch.setattr(pipeline, "Readers", None)
+    monkeypatch.setattr(making, "Readers", None)
     monkeypatch.setattr(pipeline, "probe_all", None)
     extraction = begin(dataset, cache)
     assert frames_left(extraction) == 0
@@ -299,7 +300,7 @@ def test_the_plan_in_words(dataset, tmp_path):
 def test_a_full_disk_is_refused_before_work_begins(dataset, tmp_path, monkeypatch):
     full = SimpleNamespace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
-    monkeypatch.setattr(pipeline, "Readers", None)
+    monkeypatch.setattr(making, "Readers", None)
     with pytest.raises(CacheError, match=r"not enough disk, about .* GiB needed"):
         extract(begin(dataset, tmp_path / "small.h5", compression="none"), ignore)
     assert read_plan(tmp_path / "small.h5") is None  # other settings may follow
@@ -369,6 +370,14 @@ def test_a_cache_goes_on_with_what_auto_stood_for(dataset, tmp_path, monkeypatch
         begin(dataset, cache, runtime="openvino")
 
 
+def test_a_helper_with_other_weights_is_refused(dataset, tmp_path, monkeypatch):
+    extraction = begin(dataset, tmp_path / "small.h5")
+    pipeline.begin(extraction)
+    monkeypatch.setattr(StandIn, "digest", "4567")
+    with pytest.raises(CacheError, match="begun with other weights than the stand-in here"):
+        take_up(tmp_path / "small.h5", dataset.root, extraction.config)
+
+
 @pytest.mark.parametrize("call", range(1, 7))
 def test_a_shard_that_could_not_be_written_whole_is_not_there(dataset, tmp_path, call):
     calls = iter(range(1, 99))
@@ -413,6 +422,10 @@ def test_random_weights_are_kept_and_marked(root, tmp_path, monkeypatch):
     again = begin(dataset, path, weights="random").backbone
     assert again.digest == extraction.backbone.digest
     assert (again.weights, again.is_random) == (text, True)
+    helper, _ = take_up(path, root, extraction.config)  # another process, that has no videos yet
+    assert (helper.digest, helper.weights) == (again.digest, text)
+    with pytest.raises(CacheError, match=r"plan.json: no such file; do all machines share"):
+        take_up(tmp_path / "other.h5", root, extraction.config)
 
 
 def test_calibration_needs_a_video_that_decodes(root, tmp_path):

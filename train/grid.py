@@ -27,6 +27,8 @@ from attnact.train.store import FeatureStore
 from attnact.vocabulary import Split
 
 Cell = tuple[str, int, str]  # the name of a row, a seed, a fold
+Outcomes = Iterator[tuple[Cell, Run | Exception]]  # the run of each, or what it failed on
+Train = Callable[[Path, Mapping[Cell, TrainConfig]], Outcomes]  # who trains the cells of a folder
 
 SECONDS_BETWEEN_LOOKS = 0.5  # at runs that another process trains
 
@@ -62,20 +64,19 @@ class Grid:
 def train_grid(
     folder: Path,
     cache: FeatureCache,
-    store: FeatureStore,
+    train: Train,
     rows: Mapping[str, TrainConfig],
     seeds: Sequence[int],
     folds: Sequence[str],
     report: Callable[[str], None],
-    tensorboard: bool = False,
 ) -> Grid:
     """Trains whatever is not yet trained, and gathers the results.
 
     Args:
         folder: of the grid; each run is a folder in it.
+        train: `train_here`, or what trains elsewhere.
         rows: name -> every choice but seed and fold.
         report: told in a line what each run gave.
-        tensorboard: write TensorBoard's files too.
 
     Raises:
         ValueError: a seed that is out of range; nothing is trained then.
@@ -86,27 +87,15 @@ def train_grid(
         (name, seed, fold): replace(config, seed=seed, fold=fold)
         for (name, config), seed, fold in product(rows.items(), seeds, folds)
     }
-    left = deque(_groups(cells, store.device))
-    number = idle = 0  # runs done; groups in a row of which other processes train every run
-    while left:
-        if idle >= len(left):
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-        idle += 1
-        busy: dict[Cell, TrainConfig] = {}
-        for cell, outcome in _train(folder, left.popleft(), cache, store, tensorboard):
-            if isinstance(outcome, RunBusyError):
-                busy[cell] = cells[cell]
-                continue
-            number, idle, path = number + 1, 0, _path(folder, cell)
-            if isinstance(outcome, Exception):
-                failures.append((path, str(outcome)))
-                report(f"{number}/{len(cells)} {path.name}: failed: {outcome}")
-                continue
-            runs[cell], result = outcome, outcome.summary()
-            told = f"{result['metric']} {result['value']:.3f}"
-            report(f"{number}/{len(cells)} {path.name}: {told}")
-        if busy:
-            left.append(busy)
+    for number, (cell, outcome) in enumerate(train(folder, cells), 1):
+        path = _path(folder, cell)
+        if isinstance(outcome, Exception):
+            failures.append((path, str(outcome)))
+            report(f"{number}/{len(cells)} {path.name}: failed: {outcome}")
+            continue
+        runs[cell], result = outcome, outcome.summary()
+        told = f"{result['metric']} {result['value']:.3f}"
+        report(f"{number}/{len(cells)} {path.name}: {told}")
     found = []
     for name, config in rows.items():
         # Half of a seed's folds would be another test set.
@@ -118,6 +107,34 @@ def train_grid(
         if whole:
             found.append(_row(name, config, whole, cache))
     return Grid(found, failures)
+
+
+def train_here(
+    cache: FeatureCache,
+    store: FeatureStore,
+    tensorboard: bool,
+    folder: Path,
+    cells: Mapping[Cell, TrainConfig],
+) -> Outcomes:
+    """Trains the cells in this process; those that another one trains are waited for.
+
+    tensorboard: write TensorBoard's files too.
+    """
+    left = deque(_groups(cells, store.device))
+    idle = 0  # groups in a row of which other processes train every run
+    while left:
+        if idle >= len(left):
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        idle += 1
+        busy: dict[Cell, TrainConfig] = {}
+        for cell, outcome in train_cells(folder, left.popleft(), cache, store, tensorboard):
+            if isinstance(outcome, RunBusyError):
+                busy[cell] = cells[cell]
+                continue
+            idle = 0
+            yield cell, outcome
+        if busy:
+            left.append(busy)
 
 
 def over_folds(runs: Sequence[Run], cache: FeatureCache) -> float:
@@ -151,13 +168,13 @@ def _groups(
     return groups
 
 
-def _train(
+def train_cells(
     folder: Path,
     group: Mapping[Cell, TrainConfig],
     cache: FeatureCache,
     store: FeatureStore,
     tensorboard: bool,
-) -> Iterator[tuple[Cell, Run | Exception]]:
+) -> Outcomes:
     """Trains whatever of the group is not yet trained; the run of each, or what it failed on."""
     left = {}
     for cell, config in group.items():

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Callable
+from functools import cache as once
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +14,11 @@ from attnact.cli_options import (
     choices,
     config_option,
     device_option,
+    engine_options,
     features_in_option,
     options_of,
 )
-from attnact.commands.opening import find_cache, open_features
+from attnact.commands.opening import find_cache, open_engine, open_features
 from attnact.progress import note
 from attnact.train.config import TrainConfig
 
@@ -29,6 +32,7 @@ def grid_options(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
         click.option("--folds", help="1,2, `all` or `leave-*`.  [default: the cache's first]"),
         features_in_option,
         device_option,
+        engine_options,
         click.option("--tensorboard", is_flag=True, help="Also write TensorBoard's files."),
         config_option(TrainConfig),
     )
@@ -94,7 +98,7 @@ def study(**options: Any) -> None:
     from attnact.train.table1 import table1_rows
 
     it = _train(table1_rows, **options)
-    _show(write_study(it.folder, it.cache, it.store, it.grid, it.config, it.folds), it.grid)
+    _show(write_study(it.folder, it.cache, it.open_store(), it.grid, it.config, it.folds), it.grid)
 
 
 class Trained(NamedTuple):
@@ -102,7 +106,7 @@ class Trained(NamedTuple):
 
     folder: Path
     cache: Any
-    store: Any
+    open_store: Callable[[], Any]
     grid: Any
     config: TrainConfig
     folds: list[str]
@@ -116,20 +120,31 @@ def _train(
     folds: str | None,
     features_in: str,
     device: str | None,
+    engine: str,
+    address: str | None,
+    task_cpus: float | None,
+    task_gpus: float | None,
     tensorboard: bool,
     **options: Any,
 ) -> Trained:
     from attnact.train.config import resolve
-    from attnact.train.grid import train_grid
+    from attnact.train.grid import train_grid, train_here
 
     found = find_cache(cache)
     config = resolve(options, found)
     wanted, all_seeds = rows(config), choices(seeds, int)
     chosen = choices(folds, str, list(found.folds)) if folds else [config.fold]
     folder = Path("runs", found.path.stem, name)
-    store = open_features(found, chosen, features_in, device)
-    grid = train_grid(folder, found, store, wanted, all_seeds, chosen, note, tensorboard)
-    return Trained(folder, found, store, grid, config, chosen)
+    open_store = once(partial(open_features, found, chosen, features_in, device))
+    with open_engine(engine, address, task_cpus, task_gpus, device) as cluster:
+        if cluster is None:
+            train = partial(train_here, found, open_store(), tensorboard)
+        else:
+            from attnact.train.tasks import train_on
+
+            train = partial(train_on, cluster, found.path, features_in, tensorboard)
+        grid = train_grid(folder, found, train, wanted, all_seeds, chosen, note)
+    return Trained(folder, found, open_store, grid, config, chosen)
 
 
 def _show(text: str, grid: Any) -> None:

@@ -1,12 +1,16 @@
 """Videos in, feature cubes out: datasets, download, features."""
 
 import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from attnact.cli_options import FilePath, given, options_of
+from attnact.cli_options import FilePath, engine_options, given, options_of
+from attnact.commands.opening import open_engine
 from attnact.extract.config import ExtractConfig
 from attnact.progress import note, progress, transfers
 from attnact.vocabulary import DATASETS
@@ -67,6 +71,8 @@ def download(dataset: str, to: Path | None) -> None:
 @click.option("--folds", default=5, show_default=True, help="Of a folder or list without any.")
 @click.option("--seed", default=0, show_default=True, help="Of those folds.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option("--devices", help="`all`, or as in cuda:0,cuda:1: a process for each, one cache.")
+@engine_options
 @options_of(ExtractConfig)
 def features(
     dataset: str,
@@ -75,6 +81,11 @@ def features(
     folds: int,
     seed: int,
     dry_run: bool,
+    devices: str | None,
+    engine: str,
+    address: str | None,
+    task_cpus: float | None,
+    task_gpus: float | None,
     **options: Any,
 ) -> None:
     """Make feature cubes of every frame of videos.
@@ -85,29 +96,31 @@ def features(
     \b
     Example: attnact features hmdb51 --videos /data/hmdb51
     Example: attnact features folder --videos clips.csv --dry-run
+    Example: attnact features hmdb51 --devices all
     """
-    from attnact.extract import pipeline
     from attnact.extract.datasets import load_dataset
 
+    if devices and (options["device"] or engine != "local"):
+        raise ValueError("--devices is in place of --device, and for one machine")
     root = videos or Path("data", dataset)
     name = root.resolve().stem if dataset == "folder" else dataset
     cache = out or Path("features", f"{name}.h5")
     found = load_dataset(dataset, root, folds, seed)
     for warning in found.warnings:
         click.echo(f"attnact: warning: {warning}", err=True)
-    job = pipeline.prepare(found, cache, ExtractConfig(**given(options)))
-    (click.echo if dry_run else note)(pipeline.describe(job))
-    if dry_run:
-        return
-    done = failed = 0
-    with progress("features", pipeline.frames_left(job), "frames") as advance:
+    config = ExtractConfig(**given(options))
+    with open_engine(engine, address, task_cpus, task_gpus, config.device) as cluster:
+        if cluster is None:
+            text, frames, extract = _here(found, cache, config, devices)
+        else:
+            from attnact.extract.tasks import RemoteExtraction
 
-        def report(frames: int, ended: int, failures: int) -> None:
-            nonlocal done, failed
-            done, failed = done + ended, failed + failures
-            advance(frames, f"{done} videos, {failed} failed")
-
-        made = pipeline.extract(job, report)
+            job = RemoteExtraction(cluster, found, cache, config, dry_run)
+            text, frames, extract = job.description, job.frames_left, job.extract
+        (click.echo if dry_run else note)(text)
+        if dry_run:
+            return
+        made = _watch(frames, extract)
     if made is None:
         click.echo("the rest is being made by other processes; the last one finishes the cache")
         return
@@ -125,6 +138,34 @@ def features(
     if made.failures:
         click.echo(f"{len(made.failures)} of {len(found.videos)} videos failed", err=True)
         sys.exit(SOME_FAILED)
+
+
+def _here(found: Any, cache: Path, config: ExtractConfig, devices: str | None) -> Any:
+    """The plan in words, the frames that are left, and what makes them in this process."""
+    from attnact.extract import pipeline
+    from attnact.extract.devices import make_on_devices, parse_devices
+
+    names = parse_devices(devices) if devices else []
+    others = names[1:]
+    if names:
+        config = replace(config, device=names[0])
+    job = pipeline.prepare(found, cache, config, 1 + len(others))
+    make = partial(make_on_devices, others) if others else pipeline.make_here
+    text = pipeline.describe(job, 1 + len(others))
+    return text, pipeline.frames_left(job), partial(pipeline.extract, job, make=make)
+
+
+def _watch(frames: int, extract: Callable[..., Any]) -> Any:
+    """Extracts, with a line that says how far it is."""
+    done = failed = 0
+    with progress("features", frames, "frames") as advance:
+
+        def report(more: int, ended: int, failures: int) -> None:
+            nonlocal done, failed
+            done, failed = done + ended, failed + failures
+            advance(more, f"{done} videos, {failed} failed")
+
+        return extract(report=report)
 
 
 COMMANDS: tuple[click.Command, ...] = (

@@ -1,5 +1,7 @@
 """What several commands begin with: the cache that is meant, and its features in memory."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -44,3 +46,29 @@ def open_features(cache: Any, folds: list[str], place: str, device: str | None) 
     by = f", {ranks.count()} processes" if ranks.count() > 1 else ""
     note(f"{cache.path}: {describe(cache, videos, store)}; training on {where}{by}")
     return store
+
+
+@contextmanager
+def open_engine(
+    engine: str,
+    address: str | None,
+    task_cpus: float | None,
+    task_gpus: float | None,
+    device: str | None,
+) -> Iterator[Any]:
+    """The cluster that does the work; None for this process."""
+    if engine == "local":
+        if any(it is not None for it in (address, task_cpus, task_gpus)):
+            raise ValueError("--address, --task-cpus and --task-gpus are for --engine ray")
+        yield None
+        return
+    if device not in (None, "cpu"):
+        raise ValueError(
+            "Ray chooses the devices; --task-gpus, or --device cpu, in place of others"
+        )
+    from attnact.cluster import Cluster
+
+    cpus = 1 if task_cpus is None else task_cpus
+    with Cluster(address, cpus, 0 if device == "cpu" else task_gpus) as cluster:
+        note(cluster.describe())
+        yield cluster

@@ -28,7 +28,7 @@ from attnact.errors import UnsupportedError
 from attnact.extract import bvlc_googlenet
 from attnact.extract.backbone import NETWORKS, Backbone, load_backbone
 from attnact.extract.decoding import Frames, decode
-from attnact.extract.pipeline import UNDER_WAY
+from attnact.extract.making import UNDER_WAY
 from attnact.feature_writer import ShardWriter
 from attnact.features import Cubes, FeatureCache, VideoRow, shard_path
 from attnact.vocabulary import BackboneName, Precision, Runtime

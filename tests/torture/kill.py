@@ -124,7 +124,10 @@ def judge(process: Process, code: int | None, number: signal.Signals) -> list[st
 def lost(made: Path) -> list[str]:
     """Where more than a shard or an epoch of a stopped command has to be done again."""
     # One whose frames are all through may still be closed when the next is begun.
-    parts = sorted(int(file.stem) for file in made.rglob("*.part") if file.stem.isdigit())
+    # What an earlier kill left of a shard that was made since is of no account.
+    open_ = {file.with_name(file.name.split(".")[0]) for file in made.rglob("*.h5.*.part")}
+    shards = [it for it in open_ if it.name.isdigit() and not it.with_suffix(".h5").exists()]
+    parts = sorted(int(it.name) for it in shards)
     bad = [f"shards {parts} at once"] if parts and parts[-1] - parts[0] > 1 else []
     for metrics in made.rglob("metrics.jsonl"):
         told = len(metrics.read_text().splitlines())

@@ -1,0 +1,39 @@
+"""Processes of our own: started so that Ctrl-C does not reach them, and ended when we end."""
+
+import ctypes
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+
+def start_child(
+    serve: Callable[..., None], *arguments: Any, daemon: bool
+) -> tuple[BaseProcess, "Connection[Any, Any]"]:
+    """Runs `serve(connection, *arguments)` there; gives the process and our end of the connection.
+
+    daemon: whether it may start no child of its own.
+    """
+    # spawn: a forked child would hold copies of CUDA, threads and open HDF5 files.
+    context = multiprocessing.get_context("spawn")
+    connection, childs_end = context.Pipe(duplex=False)
+    process = context.Process(target=serve, args=(childs_end, *arguments), daemon=daemon)
+    # Ctrl-C is ours to handle: blocked, it cannot stop a child before the child ignores it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    childs_end.close()  # so that the child's death reads as the end of the pipe
+    return process, connection
+
+
+def end_with_parent(number: signal.Signals) -> None:
+    """In the child: ignores Ctrl-C, and gets this signal when the parent ends in whatever way."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        parent_death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(parent_death_signal, number)

@@ -1,0 +1,120 @@
+"""Shards of an extraction that was begun: decoding, network and writing at the same time.
+
+decoder process ─ reader thread ─┐
+decoder process ─ reader thread ─┼─ batches ─ network (this thread) ─ writer thread ─ shards
+decoder process ─ reader thread ─┘
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from attnact.errors import CacheError
+from attnact.extract.backbone import Backbone
+from attnact.extract.batches import Batch, Job, Readers
+from attnact.extract.choosing import recall_backbone
+from attnact.extract.config import ExtractConfig
+from attnact.extract.decoding import Ended, Failed
+from attnact.extract.plan import Plan, plan_path, read_plan
+from attnact.feature_writer import ShardWriter
+from attnact.features import Cubes, VideoRow
+from attnact.files import full_disk_told
+
+UNDER_WAY = 3  # batches between the network's door and the disk, so that neither waits
+
+Report = Callable[[int, int, int], None]  # more frames, more videos, more failures
+
+
+def make_job(
+    plan: Plan,
+    cache: Path,
+    root: Path,
+    config: ExtractConfig,
+    device: torch.device,
+    beside: int = 1,
+) -> Job:
+    """What the readers need; `beside` so many processes share this machine's cores."""
+    on_gpu = device.type == "cuda"
+    cores = os.cpu_count() or 1
+    # One core decodes some 1000 frames/s; a network on the same CPU takes some 200 a core.
+    decoders = config.decoders or max(1, (cores - 1 if on_gpu else cores // 4) // beside)
+    size = 128 if on_gpu else 32
+    return Job(plan, cache, root, size, decoders, config.time_limit, pinned=on_gpu)
+
+
+def take_up(
+    cache: Path, root: Path, config: ExtractConfig, beside: int = 1
+) -> tuple[Backbone, Job]:
+    """What it takes to make shards of a cache that another process began, perhaps elsewhere.
+
+    Raises:
+        CacheError: its plan is not to be seen from here, or the weights are others.
+        WeightsError: the weights are missing or broken.
+    """
+    plan = read_plan(cache)
+    if plan is None:
+        raise CacheError(f"{plan_path(cache)}: no such file; do all machines share this folder?")
+    backbone = recall_backbone(cache, config, plan)
+    if backbone.digest != plan.settings.weights_digest:
+        raise CacheError(f"{cache}: begun with other weights than the {backbone.weights} here")
+    return backbone, make_job(plan, cache, root, config, backbone.device, beside)
+
+
+def make_shards(backbone: Backbone, job: Job, shards: Sequence[int], report: Report) -> None:
+    """Makes those of the shards that are missing and not in another process's hands.
+
+    Raises:
+        CacheError: a shard cannot be written.
+    """
+    readers = Readers(job, shards)
+    backlog: deque[Future[None]] = deque()
+    try:
+        with ThreadPoolExecutor(1, "writer") as writing:
+            for writer, batch in readers:
+                cubes = backbone.start(torch.from_numpy(batch.frames))
+                backlog.append(writing.submit(_write, writer, batch, cubes))
+                if len(backlog) > UNDER_WAY:
+                    backlog.popleft().result()
+                kinds = [type(event) for _, event in batch.events]
+                report(batch.filled, kinds.count(Ended), kinds.count(Failed))
+            for written in backlog:
+                written.result()
+    finally:
+        readers.close()
+
+
+def _write(writer: ShardWriter, batch: Batch, cubes: Callable[[], torch.Tensor]) -> None:
+    try:
+        rows = cubes().numpy()
+        with full_disk_told(writer.path):
+            _write_batch(writer, batch, rows)
+    except BaseException:
+        writer.abandon()  # or a later batch would finish a shard that lacks this one
+        raise
+
+
+def _write_batch(writer: ShardWriter, batch: Batch, rows: Cubes) -> None:
+    start = 0
+    for video, event in batch.events:
+        if isinstance(event, int):
+            writer.append(rows[start : start + event])
+            start += event
+        elif isinstance(event, Failed):
+            writer.drop_video(video, event.reason)
+        else:
+            info = event.info
+            row = VideoRow(
+                video,
+                frame_rate=info.frame_rate,
+                width=info.width,
+                height=info.height,
+                declared_frames=info.declared_frames,
+                decoder=event.decoder,
+            )
+            writer.end_video(row)
+    if batch.last:
+        writer.close()

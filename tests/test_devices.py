@@ -1,0 +1,187 @@
+"""One extraction on several devices: the same bytes, and what becomes of a process that fails."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from attnact.extract.devices import parse_devices
+
+TESTS = Path(__file__).resolve().parent
+SHARDS = 4
+
+# Read by the command's own process and again by each that it starts, as every program is.
+PROGRAM = """
+import multiprocessing
+import sys
+
+if not multiprocessing.current_process().daemon:  # a decoder needs none of it
+    from test_pipeline import StandIn
+    from attnact.extract import choosing, plan
+
+    plan.SHARD_FRAMES = 50
+    choosing.load_backbone = lambda *arguments: StandIn()
+
+if __name__ == "__main__":
+    from attnact.cli import main
+
+    typed, sys.argv = sys.argv[1:], ["attnact"]
+    main(typed)
+"""
+
+
+@pytest.fixture(scope="module")
+def videos(make_clip, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("devices")
+    for seed in range(SHARDS):
+        path = folder / "videos" / ("dive", "run")[seed % 2] / f"{seed}.avi"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make_clip(path, frames=30, seed=seed)
+    return folder
+
+
+def start(videos: Path, out: Path, *options: str) -> subprocess.Popen:
+    """In a session of its own."""
+    (videos / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "program.py", "features", "folder", "--videos", "videos"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+        "SOURCE_DATE_EPOCH": "1577836800",
+    }
+    return subprocess.Popen(
+        [*command, "--folds", "2", "--out", str(out), *options],
+        cwd=videos,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def files(cache: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(cache.parent).as_posix(): path.read_bytes()
+        for path in cache.parent.rglob("*")
+        if path.is_file()
+    }
+
+
+def children(pid: int) -> list[int]:
+    return [
+        int(child)
+        for task in Path(f"/proc/{pid}/task").glob("*/children")
+        for child in task.read_text().split()
+    ]
+
+
+def wait_for(what) -> None:
+    end = time.monotonic() + 40
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def members(session: int) -> list[int]:
+    """The processes of a session that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, its = stat.read_text().rsplit(")", 1)[1].split()[:4]
+        except OSError:
+            continue
+        if int(its) == session and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(videos: Path) -> dict[str, bytes]:
+    """The files of a cache that one process made."""
+    process = start(videos, videos / "alone" / "small.h5", "--device", "cpu")
+    said = process.communicate()[1]
+    assert process.returncode == 0, said
+    return files(videos / "alone" / "small.h5")
+
+
+def test_two_processes_make_what_one_makes(videos, alone, tmp_path):
+    process = start(videos, tmp_path / "small.h5", "--devices", "cpu,cpu")
+    said = process.communicate()[1]
+    assert process.returncode == 0, said
+    assert "frames/s on each of 2 devices" in said
+    assert files(tmp_path / "small.h5") == alone
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_that_dies_is_told_and_the_rest_goes_on(videos, alone, tmp_path):
+    """A stopped helper holds its shard, so that it is at work when it is killed."""
+    cache = tmp_path / "small.h5"
+    process = start(videos, cache, "--devices", "cpu,cpu")
+    helper = work_of_helper(process.pid, cache)
+    wait_for(lambda: len(list(cache.with_suffix(".shards").glob("*.h5"))) == SHARDS - 1)
+    os.kill(helper, signal.SIGKILL)
+    said = process.communicate()[1]
+    assert process.returncode == 1
+    assert "error: cpu: its process died (exit code -9); what the others could make is" in said
+    assert "Traceback" not in said
+    again = start(videos, cache, "--devices", "cpu,cpu")
+    assert (again.communicate()[1] is not None, again.returncode) == (True, 0)
+    made = {name: data for name, data in files(cache).items() if not name.endswith(".lock")}
+    assert made == alone
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGKILL", -9)])
+def test_however_it_ends_no_process_stays_behind(videos, number, code, tmp_path):
+    """And a process that is told to end leaves no trace of a shard that is not whole."""
+    cache = tmp_path / "small.h5"
+    process = start(videos, cache, "--devices", "cpu,cpu")
+    helper = work_of_helper(process.pid, cache)
+    os.kill(process.pid, getattr(signal, number))  # to it alone, unlike Ctrl-C in a terminal
+    os.kill(helper, signal.SIGCONT)
+    assert (process.communicate()[1] is not None, process.returncode) == (True, code)
+    wait_for(lambda: not members(process.pid))
+    left = {path.suffix for path in cache.parent.rglob("*.*") if path.is_file()}
+    assert number == "SIGKILL" or left <= {".h5", ".json", ".safetensors"}
+
+
+def work_of_helper(pid: int, cache: Path) -> int:
+    """The other process, stopped while it has a shard in hand."""
+
+    def find() -> list[int]:
+        return [it for it in children(pid) if holds(it, cache)]
+
+    wait_for(find)
+    helper = find()[0]
+    os.kill(helper, signal.SIGSTOP)
+    return helper
+
+
+def holds(pid: int, cache: Path) -> bool:
+    """Whether the process writes a shard."""
+    try:
+        opened = [os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:
+        return False
+    return any(name.endswith(".part") and str(cache.parent) in name for name in opened)
+
+
+def test_which_devices(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert parse_devices("all") == ["cuda:0", "cuda:1"]
+    assert parse_devices("cuda:1,cpu") == ["cuda:1", "cpu"]
+    for text, message in (
+        ("cuda:2", "no cuda:2 here, where torch sees 2"),
+        ("gpu", "'gpu' is no device"),
+        ("", "'' is no device"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            parse_devices(text)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match="no GPU here for --devices all"):
+        parse_devices("all")

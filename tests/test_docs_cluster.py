@@ -1,0 +1,51 @@
+"""What a large data set takes is arithmetic on the rates that stand beside it on the page."""
+
+import re
+
+from pages import page, rows
+
+from attnact.extract.plan import SHARD_FRAMES
+from tests.bench.needs import SIZES
+
+PAGE = "cluster.md"
+
+
+def rate(after: str) -> float:
+    """The number before these words on the page."""
+    text = " ".join(page(PAGE).split("| Kinetics-400 | |")[0].split())
+    (found,) = re.findall(rf"([\d.,]+) {after}", text)
+    return float(found.replace(",", ""))
+
+
+def test_kinetics_is_reckoned_from_the_rates_on_the_page():
+    (size,) = [it for it in SIZES if it.name == "Kinetics-400"]
+    frames = size.frames
+    whole, kib = rate("frames/s from files to cache"), rate("KiB a frame on disk")
+    decode, write = rate("frames/s decoded by"), rate("frames/s compressed and written")
+    epoch = size.videos / 128 * float(re.findall(r"128 clips in ([\d.]+) s", page(PAGE))[0])
+    told = {row[0]: row[1] for row in rows(PAGE, "Kinetics-400")}
+    expected = {
+        "frames": f"{frames / 1e6:.1f} million",
+        "shards, which is tasks": f"{frames / SHARD_FRAMES:,.0f}",
+        "cache, float16": f"{frames * kib / 2**20:,.0f} GiB",
+        "cache, uint8": f"{frames * rate('with `--dtype') / 2**20:,.0f} GiB",
+        "features, one machine of two cores": f"{frames / whole / 3600:.0f} hours",
+        "features, 16 such machines, if the shared folder keeps up with "
+        f"{16 * whole * kib / 1024:.0f} MiB/s": f"{frames / whole / 16 / 3600:.1f} hours",
+        "decoding alone": f"{frames / decode / 3600:.0f} core hours",
+        "compressing and writing alone": f"{frames / write / 3600:.1f} core hours",
+        "an epoch of one clip a video, one machine of two cores": f"{epoch / 60:.0f} minutes",
+        "features in memory, float16": f"{frames * 98 / 2**20:,.0f} GiB: trained from disk",
+    }
+    assert told == expected
+
+
+def test_what_a_gpu_needs_is_reckoned_from_a_rate_that_is_assumed():
+    text = " ".join(page(PAGE).split("On GPUs nothing was measured")[1].split())
+    (size,) = [it for it in SIZES if it.name == "Kinetics-400"]
+    hours = [size.frames / assumed / 3600 for assumed in (1000, 3000)]
+    decode, write = rate("frames/s decoded by"), rate("frames/s compressed and written")
+    assert f"assumed 1,000 frames/s that is {hours[0]:.0f} GPU hours" in text
+    assert f"assumed 3,000 it is {hours[1]:.1f}." in text
+    assert f"{1000 / decode:.1f} and {3000 / decode:.1f} of them for decoding" in text
+    assert f"{1000 / write:.1f} and {3000 / write:.1f} for writing" in text
