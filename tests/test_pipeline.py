@@ -344,7 +344,7 @@ def record_loads(monkeypatch: pytest.MonkeyPatch, off: float = 0) -> list[tuple]
 def test_auto_keeps_a_precision_that_keeps_the_features_right(dataset, tmp_path, monkeypatch):
     loads = record_loads(monkeypatch)
     extraction = begin(dataset, tmp_path / "small.h5")
-    assert loads == [("auto", "auto"), ("auto", "float32")]
+    assert loads == [("auto", "auto"), ("torch", "float32")]
     assert "by openvino in bfloat16 on cpu" in describe(extraction)
     made = extract(extraction, ignore).provenance
     assert (made["runtime"], made["precision"]) == ("openvino", "bfloat16")
@@ -354,7 +354,8 @@ def test_auto_falls_back_on_float32_and_an_asked_for_precision_stays(
     dataset, tmp_path, monkeypatch
 ):
     record_loads(monkeypatch, off=1)
-    assert begin(dataset, tmp_path / "a.h5").backbone.precision == "float32"
+    fallen = begin(dataset, tmp_path / "a.h5").backbone
+    assert (fallen.runtime, fallen.precision) == ("openvino", "float32")
     asked = begin(dataset, tmp_path / "b.h5", precision="bfloat16")
     assert asked.backbone.precision == "bfloat16"
 
