@@ -25,6 +25,7 @@ from attnact.commands import (
     training,
 )
 from attnact.errors import AttnactError
+from attnact.interrupts import heard
 from attnact.progress import be_quiet
 
 FAILED, INTERRUPTED = 1, 130
@@ -36,7 +37,8 @@ class Messages(InOrder):
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; 1 for what could not be done, 2 for bad arguments, 130 for Ctrl-C."""
         try:
-            return super().invoke(ctx)
+            with heard():
+                return super().invoke(ctx)
         except AttnactError as error:
             if ctx.params["verbose"]:
                 traceback.print_exc()
