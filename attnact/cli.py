@@ -34,6 +34,13 @@ FAILED, INTERRUPTED = 1, 130
 class Messages(InOrder):
     """Turns errors into one line on stderr and an exit code."""
 
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Reads the command line; 130 for Ctrl-C, for which click has 1."""
+        try:
+            return super().make_context(*args, **options)
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(INTERRUPTED) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; 1 for what could not be done, 2 for bad arguments, 130 for Ctrl-C."""
         try:

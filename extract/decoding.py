@@ -10,6 +10,7 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from attnact.errors import VideoError
+from attnact.errors import DecoderError, VideoError
 from attnact.extract.video import (
     FRAME_SIDE,
     Frame,
@@ -30,6 +31,8 @@ from attnact.extract.video import (
 from attnact.vocabulary import Decoder, Resize
 
 BLOCK = 16  # frames sent at once
+READY = "ready"  # said by a child that has started
+STARTING = 300.0  # seconds; a child imports for one, on a busy machine with a slow disk for many
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,11 @@ def decode(
 
 
 def probe_all(paths: Sequence[Path], time_limit: float) -> Iterator[VideoInfo | Failed]:
-    """The header of each file, in order, read under the same protection as `decode`."""
+    """The header of each file, in order, read under the same protection as `decode`.
+
+    Raises:
+        DecoderError: no decoder starts.
+    """
     for _, answer in _answers([("probe", path) for path in paths], time_limit):
         yield answer
 
@@ -109,7 +116,23 @@ def _answers(work: Sequence[tuple[Any, ...]], time_limit: float) -> Iterator[tup
             connection.close()
 
 
-def _start(work: Sequence[tuple[Any, ...]]) -> tuple[multiprocessing.process.BaseProcess, Any]:
+Child = tuple[multiprocessing.process.BaseProcess, Any]  # and the connection to it
+
+
+def _start(work: Sequence[tuple[Any, ...]]) -> Child:
+    """A child that is ready for the work, at the second attempt if need be."""
+    with suppress(OSError):
+        return _attempt(work)
+    try:
+        return _attempt(work)
+    except OSError as error:
+        raise DecoderError(
+            f"no process that decodes can be started ({error.strerror or error}); make room in "
+            "memory, or try --decoders 1, and type the same command again"
+        ) from error
+
+
+def _attempt(work: Sequence[tuple[Any, ...]]) -> Child:
     # spawn: a forked child would hold copies of CUDA, threads and open HDF5 files.
     context = multiprocessing.get_context("spawn")
     connection, childs_end = context.Pipe(duplex=False)
@@ -120,7 +143,19 @@ def _start(work: Sequence[tuple[Any, ...]]) -> tuple[multiprocessing.process.Bas
         process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    childs_end.close()  # so that the child's death reads as the end of the pipe
+        childs_end.close()  # so that the child's death reads as the end of the pipe
+    ready = False
+    try:
+        ready = connection.poll(STARTING) and connection.recv() == READY
+    except (EOFError, OSError):  # it is about to end, with an exit code of its own
+        process.join(1)
+    finally:
+        if not ready:
+            process.kill()
+            process.join()
+            connection.close()
+    if not ready:
+        raise ChildProcessError(f"it ends with exit code {process.exitcode}")
     return process, connection
 
 
@@ -147,6 +182,8 @@ def _serve(connection: "Connection[Any, Any]", work: Sequence[tuple[Any, ...]]) 
     if sys.platform == "linux":
         die_with_parent = 1  # PR_SET_PDEATHSIG, or a decoder that hangs would outlive us
         ctypes.CDLL(None).prctl(die_with_parent, signal.SIGKILL)
+    with suppress(BrokenPipeError):
+        connection.send(READY)
     for kind, *arguments in work:
         try:
             connection.send(probe(*arguments) if kind == "probe" else _send(connection, *arguments))
