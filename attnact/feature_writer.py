@@ -91,6 +91,11 @@ class ShardWriter:
             unlock(path, lock)
             raise
 
+    @property
+    def done(self) -> bool:
+        """Whether the shard was closed or abandoned."""
+        return self._lock == RELEASED
+
     @undisturbed()
     def append(self, cubes: Cubes) -> None:
         """Adds the next frames' feature cubes, (n, 7, 7, 1024), of the video being written.
@@ -142,7 +147,7 @@ class ShardWriter:
             OSError: it cannot be written to its end; `abandon` it.
             ValueError: it was closed or abandoned before.
         """
-        if self._lock == RELEASED:
+        if self.done:
             raise ValueError("this shard was closed or abandoned before")
         write_rows(self._file.create_group("videos"), self._rows)
         self._file.attrs["digest"] = index_digest(self._file)
@@ -155,7 +160,7 @@ class ShardWriter:
     @undisturbed()
     def abandon(self) -> None:
         """Leaves no trace of a shard that is not closed; another process may claim it."""
-        if self._lock == RELEASED:
+        if self.done:
             return
         self._sink.give_up()
         self._file.close()

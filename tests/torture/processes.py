@@ -90,14 +90,17 @@ class Process:
 
 
 def attnact(
-    arguments: Sequence[str], log: Path, before: Callable[[], object] = lambda: None
+    arguments: Sequence[str],
+    log: Path,
+    before: Callable[[], object] = lambda: None,
+    shard_frames: int = 64,
 ) -> Process:
     """Starts the command in a fork of this process; `before` is done there first."""
 
     def work() -> None:
         before()
         choosing.load_backbone = lambda *_: StandIn()
-        plan.SHARD_FRAMES = 64
+        plan.SHARD_FRAMES = shard_frames
         main([*arguments], prog_name="attnact")
 
     return start(work, log)
