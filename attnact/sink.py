@@ -16,9 +16,10 @@ class Sink(io.RawIOBase):
     """The bytes of one file, until a write fails or nobody wants them any more."""
 
     def __init__(self, path: Path) -> None:
-        """Begins the file anew."""
+        """Begins the file anew; a link of that name goes, not what it points to."""
         super().__init__()
-        self._file = io.FileIO(path, "w+")
+        path.unlink(missing_ok=True)
+        self._file = io.FileIO(path, "x+")
         self._failure: Exception | None = None
         self._wanted = True
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,7 @@ def _attempt(work: Sequence[tuple[Any, ...]]) -> Child:
     context = multiprocessing.get_context("spawn")
     connection, childs_end = context.Pipe(duplex=False)
     process = context.Process(target=_serve, args=(childs_end, list(work)), daemon=True)
+    resource_tracker.ensure_running()  # or the first child starts it, which lifts what is blocked
     # Ctrl-C is ours to handle: blocked, it cannot stop a child before the child ignores it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -259,6 +259,29 @@ def test_ctrl_c_stops_no_decoder_while_it_starts(clips, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
+FIRST = """
+import signal
+from multiprocessing import util
+from pathlib import Path
+from attnact.extract.decoding import probe_all
+
+def spy(*arguments):
+    print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+    return spawn(*arguments)
+
+spawn, util.spawnv_passfds = util.spawnv_passfds, spy
+list(probe_all([Path("none.avi")], 60))
+"""
+
+
+def test_ctrl_c_is_blocked_for_the_first_decoder_too():
+    """Python starts a process beside it, to look after both, and then unblocks what was blocked."""
+    command = [sys.executable, "-c", FIRST]
+    root = Path(__file__).parents[1]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert result.stdout == "True\n" * 2
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a decoder that hangs lives on")
 def test_a_hanging_decoder_dies_with_its_parent(clips, fifo):
     command = [sys.executable, "-c", PARENT, str(clips / "one.avi"), str(fifo)]
