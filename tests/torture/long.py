@@ -58,8 +58,8 @@ def draw(root: Path, count: int) -> None:
     for side in ("a", "b"):
         (root / side).mkdir(parents=True)
     first = root / "a" / "0.avi"
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *TWELVE, "-c:v", "mpeg4", str(first)]
-    subprocess.run(command, check=True)
+    program, quiet = imageio_ffmpeg.get_ffmpeg_exe(), ["-nostdin", "-v", "error"]
+    subprocess.run([program, *quiet, *TWELVE, "-c:v", "mpeg4", str(first)], check=True)
     for number in range(1, count):
         (root / "ab"[number % 2] / f"{number}.avi").hardlink_to(first)
 
