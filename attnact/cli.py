@@ -25,6 +25,7 @@ from attnact.commands import (
     training,
 )
 from attnact.errors import AttnactError
+from attnact.interrupts import heard
 from attnact.progress import be_quiet
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -41,10 +42,18 @@ class Messages(InOrder):
             ranks.leave(end.code)
             raise
 
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Reads the command line; 130 for Ctrl-C, for which click has 1."""
+        try:
+            return super().make_context(*args, **options)
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(INTERRUPTED) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; 1 for what could not be done, 2 for bad arguments, 130 for Ctrl-C."""
         try:
-            return super().invoke(ctx)
+            with heard():
+                return super().invoke(ctx)
         except AttnactError as error:
             if ctx.params["verbose"]:
                 traceback.print_exc()

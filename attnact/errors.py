@@ -21,6 +21,10 @@ class VideoError(AttnactError):
     """A file that does not decode to the frames that it promises."""
 
 
+class DecoderError(AttnactError):
+    """The processes that decode cannot be started, which says nothing of the videos."""
+
+
 class WeightsError(AttnactError):
     """Backbone weights that are missing, broken, or of another network."""
 

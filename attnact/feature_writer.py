@@ -5,10 +5,8 @@ means a whole file, whatever happened to the process or the machine. The same sh
 bytes however often its writing was interrupted.
 """
 
-import os
 import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -35,7 +33,9 @@ from attnact.features import (
     shard_path,
 )
 from attnact.files import lock_beside, part_beside, publish, unlock, write_bytes
+from attnact.interrupts import undisturbed
 from attnact.sealed import with_digest
+from attnact.sink import Sink
 from attnact.tables import text_column, write_rows
 from attnact.vocabulary import Compression
 
@@ -57,6 +57,7 @@ _FILTERS: dict[Compression, Mapping[str, Any]] = {
 class ShardWriter:
     """Writes one shard, video after video; nobody sees it before `close`."""
 
+    @undisturbed()
     def __init__(
         self, path: Path, lock: int, compression: Compression, dtype: npt.DTypeLike
     ) -> None:
@@ -65,8 +66,9 @@ class ShardWriter:
         self._rows: list[VideoRow] = []
         self._start = self._checksum = 0  # of the video being written
         self._scales_seen = b""  # of the video being written
+        self._sink = Sink(self._part)
         # A chunk that two videos share is filled up in the chunk cache, then compressed once.
-        self._file = h5py.File(self._part, "w", rdcc_nbytes=16 << 20)
+        self._file = h5py.File(self._sink, "w", rdcc_nbytes=16 << 20)
         self._features = self._data_set("features", CUBE_IN_FILE, dtype, compression)
         self._scales = None
         if self._features.dtype == np.uint8:
@@ -83,13 +85,24 @@ class ShardWriter:
         if path.exists():
             unlock(path, lock)
             return None
-        return cls(path, lock, compression, dtype)
+        try:
+            return cls(path, lock, compression, dtype)
+        except BaseException:  # such as a folder that may not be written
+            unlock(path, lock)
+            raise
 
+    @property
+    def done(self) -> bool:
+        """Whether the shard was closed or abandoned."""
+        return self._lock == RELEASED
+
+    @undisturbed()
     def append(self, cubes: Cubes) -> None:
         """Adds the next frames' feature cubes, (n, 7, 7, 1024), of the video being written.
 
         Raises:
             CacheError: a feature does not fit the shard's dtype, or is not a number.
+            OSError: the disk is full, or whatever else the system says; `abandon` the shard.
             ValueError: the cubes are of another dtype, and would be rounded.
         """
         dtype = self._features.dtype
@@ -108,6 +121,7 @@ class ShardWriter:
         if stored.scales is not None:
             self._scales_seen += stored.scales.tobytes()
             _extend(self._scales, stored.scales)
+        self._sink.check()
 
     def end_video(self, row: VideoRow) -> None:
         """Keeps the frames appended since the last video, and counts and checks them into `row`."""
@@ -116,6 +130,7 @@ class ShardWriter:
         self._rows.append(replace(row, frames=frames, checksum=checksum))
         self._begin_video()
 
+    @undisturbed()
     def drop_video(self, video: int, failure: str) -> None:
         """Forgets the frames appended since the last video, and records why."""
         for data_set in (self._features, self._scales):
@@ -124,22 +139,32 @@ class ShardWriter:
         self._rows.append(VideoRow(video, failure=failure))
         self._begin_video()
 
+    @undisturbed()
     def close(self) -> None:
-        """Makes the shard appear under its name, whole."""
-        if self._lock == RELEASED:
+        """Makes the shard appear under its name, whole.
+
+        Raises:
+            OSError: it cannot be written to its end; `abandon` it.
+            ValueError: it was closed or abandoned before.
+        """
+        if self.done:
             raise ValueError("this shard was closed or abandoned before")
         write_rows(self._file.create_group("videos"), self._rows)
         self._file.attrs["digest"] = index_digest(self._file)
-        self._file.flush()  # which may fail and leave a file that can still be discarded
         self._file.close()
+        self._sink.check()
+        self._sink.close()
         publish(self._part, self.path)
         self._release()
 
+    @undisturbed()
     def abandon(self) -> None:
         """Leaves no trace of a shard that is not closed; another process may claim it."""
-        if self._lock == RELEASED:
+        if self.done:
             return
-        discard(self._file)
+        self._sink.give_up()
+        self._file.close()
+        self._sink.close()
         self._part.unlink(missing_ok=True)
         self._release()
 
@@ -161,19 +186,6 @@ class ShardWriter:
     def _release(self) -> None:
         unlock(self.path, self._lock)
         self._lock = RELEASED
-
-
-def discard(file: Any) -> None:
-    """Closes a file that is to be deleted; nothing happens to one that is closed.
-
-    HDF5 first writes what it still holds, and where the disk is full it fails and later crashes
-    the process. So it writes that nowhere.
-    """
-    if file:
-        with open(os.devnull, "r+b") as nowhere:
-            os.dup2(nowhere.fileno(), file.id.get_vfd_handle())
-    with suppress(OSError, RuntimeError):
-        file.close()
 
 
 def _extend(data_set: Any, frames: npt.NDArray[Any]) -> None:

@@ -63,6 +63,7 @@ def _part(path: Path, content: bytes) -> Iterator[Path]:
     """The content under a temporary name, of which nothing is left; not even on a full disk."""
     part = part_beside(path)
     try:
+        part.unlink(missing_ok=True)  # a link would be written through
         part.write_bytes(content)
         yield part
     except OSError as error:
@@ -109,7 +110,7 @@ def lock_beside(path: Path) -> int | None:
 
     None if another process has it. It lies beside the file under a name that ends in `.lock`.
     """
-    lock = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT, 0o666)
+    lock = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Its last owner may have removed the file since it was opened here; then a third process

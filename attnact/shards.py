@@ -26,16 +26,52 @@ def open_hdf5(path: Path) -> Any:
     """The file, open for reading.
 
     Raises:
-        CacheError: it is missing or no HDF5 file.
+        CacheError: it is missing, no HDF5 file, damaged, or made to read other files.
     """
     if not path.is_file():
         raise CacheError(f"{path}: no such file; `attnact features` makes it")
     try:
-        return h5py.File(path, "r")
+        file = h5py.File(path, "r")
     except OSError as error:
         raise CacheError(
             f"{path}: not a whole HDF5 file; if it is a cache, delete it and make it again"
         ) from error
+    try:
+        outside = next(_outside(file, set()), None)
+    except DAMAGE as error:
+        file.close()
+        raise CacheError(f"{path}: damaged; delete it and make it again") from error
+    if outside is not None:
+        file.close()
+        raise CacheError(f"{path}: refused, for its {outside} would be read from another file")
+    return file
+
+
+def _outside(group: Any, seen: set[int]) -> Iterator[str]:
+    """What of a file HDF5 would read from others: by a link, or as the storage of a data set.
+
+    Only the features of an index may: they are for other programs, and never read here.
+
+    Args:
+        group: where to look, and below.
+        seen: addresses of groups, for one may hold itself.
+    """
+    for name in group:
+        kind = group.get(name, getlink=True)
+        place = f"{group.name}/{name}".lstrip("/")
+        if isinstance(kind, h5py.ExternalLink):
+            yield place
+        elif isinstance(kind, h5py.HardLink):
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                address = h5py.h5o.get_info(item.id).addr
+                if address not in seen:
+                    seen.add(address)
+                    yield from _outside(item, seen)
+            elif isinstance(item, h5py.Dataset) and (
+                item.external or (item.is_virtual and place not in ("features", "scales"))
+            ):
+                yield place
 
 
 @contextmanager

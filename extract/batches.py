@@ -4,12 +4,15 @@ A reader fills batches from the videos of one shard, across their borders. So th
 shard are always the same, and so are its bytes, whatever else ran, was killed, or failed.
 """
 
+import math
+import mmap
 import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from attnact.extract.decoding import Ended, Event, Failed, Frames, decode
@@ -63,7 +66,12 @@ def batches(
 
 def _empty_batch(size: int, pinned: bool) -> Batch:
     shape = (size, FRAME_SIDE, FRAME_SIDE, 3)
-    return Batch(torch.empty(shape, dtype=torch.uint8, pin_memory=pinned).numpy())
+    if pinned:
+        return Batch(torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy())
+    # Pages of its own, given back when it goes: what one thread allocates and another frees would
+    # else leave holes, and hours of an extraction gigabytes of them.
+    memory = mmap.mmap(-1, math.prod(shape))
+    return Batch(np.frombuffer(memory, np.uint8).reshape(shape))
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,7 @@ class Readers:
                 settings = self._job.plan.settings
                 writer = ShardWriter.claim(path, settings.compression, settings.dtype)
                 if writer is not None:
-                    self._writers.append(writer)
+                    self._keep(writer)
                     self._read_shard(writer, self._job.plan.shard(shard))
         except Exception as error:
             self._put(error)
@@ -141,6 +149,11 @@ class Readers:
         for batch in batches(videos, events, job.size, job.pinned):
             if not self._put((writer, batch)):
                 return
+
+    def _keep(self, writer: ShardWriter) -> None:
+        """Remembers a writer, and forgets those that are done: a long extraction has thousands."""
+        with self._next_shard:
+            self._writers = [it for it in self._writers if not it.done] + [writer]
 
     def _take(self) -> int | None:
         with self._next_shard:

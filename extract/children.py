@@ -5,6 +5,7 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -21,13 +22,14 @@ def start_child(
     context = multiprocessing.get_context("spawn")
     connection, childs_end = context.Pipe(duplex=False)
     process = context.Process(target=serve, args=(childs_end, *arguments), daemon=daemon)
+    resource_tracker.ensure_running()  # or the first child starts it, which lifts what is blocked
     # Ctrl-C is ours to handle: blocked, it cannot stop a child before the child ignores it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    childs_end.close()  # so that the child's death reads as the end of the pipe
+        childs_end.close()  # so that the child's death reads as the end of the pipe
     return process, connection
 
 

@@ -7,14 +7,16 @@ decides how far to read ahead.
 
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from attnact.errors import VideoError
+from attnact.errors import DecoderError, VideoError
 from attnact.extract.children import end_with_parent, start_child
 from attnact.extract.video import (
     FRAME_SIDE,
@@ -28,6 +30,8 @@ from attnact.extract.video import (
 from attnact.vocabulary import Decoder, Resize
 
 BLOCK = 16  # frames sent at once
+READY = "ready"  # said by a child that has started
+STARTING = 300.0  # seconds; a child imports for one, on a busy machine with a slow disk for many
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,11 @@ def decode(
 
 
 def probe_all(paths: Sequence[Path], time_limit: float) -> Iterator[VideoInfo | Failed]:
-    """The header of each file, in order, read under the same protection as `decode`."""
+    """The header of each file, in order, read under the same protection as `decode`.
+
+    Raises:
+        DecoderError: no decoder starts.
+    """
     for _, answer in _answers([("probe", path) for path in paths], time_limit):
         yield answer
 
@@ -83,7 +91,7 @@ def _answers(work: Sequence[tuple[Any, ...]], time_limit: float) -> Iterator[tup
     done = blocks = 0  # pieces of work, and of the next one the blocks of frames that came
     again = False
     while done < len(work):
-        process, connection = start_child(_serve, list(work[done:]), daemon=True)
+        process, connection = _start(work[done:])
         known = blocks
         try:
             while done < len(work):
@@ -107,6 +115,40 @@ def _answers(work: Sequence[tuple[Any, ...]], time_limit: float) -> Iterator[tup
             connection.close()
 
 
+def _start(work: Sequence[tuple[Any, ...]]) -> tuple[BaseProcess, Any]:
+    """A child that is ready for the work, and the connection to it; if need be the second one.
+
+    Raises:
+        DecoderError: neither became ready.
+    """
+    with suppress(OSError):
+        return _attempt(work)
+    try:
+        return _attempt(work)
+    except OSError as error:
+        raise DecoderError(
+            f"no process that decodes can be started ({error.strerror or error}); make room in "
+            "memory, or try --decoders 1, and type the same command again"
+        ) from error
+
+
+def _attempt(work: Sequence[tuple[Any, ...]]) -> tuple[BaseProcess, Any]:
+    process, connection = start_child(_serve, list(work), daemon=True)
+    ready = False
+    try:
+        ready = connection.poll(STARTING) and connection.recv() == READY
+    except (EOFError, OSError):  # it is about to end, with an exit code of its own
+        process.join(1)
+    finally:
+        if not ready:
+            process.kill()
+            process.join()
+            connection.close()
+    if not ready:
+        raise ChildProcessError(f"it ends with exit code {process.exitcode}")
+    return process, connection
+
+
 def _receive(process: Any, connection: Any, time_limit: float) -> Any:
     """The next answer; when the child hangs or dies, a `Failed`, and the connection is closed."""
     try:
@@ -127,6 +169,8 @@ def _receive(process: Any, connection: Any, time_limit: float) -> Any:
 def _serve(connection: "Connection[Any, Any]", work: Sequence[tuple[Any, ...]]) -> None:
     """The child: does the work in order and sends the answers."""
     end_with_parent(signal.SIGKILL)  # or a decoder that hangs would outlive us
+    with suppress(BrokenPipeError):
+        connection.send(READY)
     for kind, *arguments in work:
         try:
             connection.send(probe(*arguments) if kind == "probe" else _send(connection, *arguments))

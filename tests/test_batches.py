@@ -1,5 +1,6 @@
 """Batches cross the borders of videos and lose no frame; readers stop when they are told to."""
 
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,6 +143,21 @@ def test_finished_shards_and_those_of_others_are_left_alone(job: Job) -> None:
     close(readers)
     other.abandon()
     assert names(job) == ["00000.h5"]
+
+
+def test_writers_that_are_done_are_forgotten(job: Job) -> None:
+    readers = Readers(job, [])
+    writers = [ShardWriter.claim(shard_path(job.cache, i), "zstd") for i in range(2)]
+    for writer in writers:
+        assert writer is not None
+        readers._keep(writer)
+        writer.abandon()
+    assert readers._writers == writers[1:]
+
+
+def test_a_batch_leaves_no_hole_in_memory() -> None:
+    (batch,) = batches([], [], 2)
+    assert isinstance(memoryview(batch.frames.base.base).obj, mmap.mmap)  # which is given back
 
 
 @pytest.mark.parametrize("taken", [0, 1, 3])

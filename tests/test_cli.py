@@ -102,6 +102,15 @@ def test_ctrl_c_ends_with_130(monkeypatch):
     assert result.stderr.endswith("is lost. To go on: type the same command again\n")
 
 
+def test_ctrl_c_before_anything_begins_ends_with_130_too(monkeypatch):
+    def interrupt(*of: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.main, "parse_args", interrupt)
+    result = CliRunner().invoke(cli.main, ["datasets"])
+    assert (result.exit_code, result.output) == (130, "")
+
+
 def test_ctrl_c_says_how_training_goes_on(make_cache, tmp_path, monkeypatch):
     def interrupt(*of: object) -> None:
         raise KeyboardInterrupt

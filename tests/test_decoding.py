@@ -2,19 +2,22 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from attnact.errors import VideoError
+from attnact.errors import DecoderError, VideoError
+from attnact.extract import decoding
 from attnact.extract.decoding import BLOCK, Ended, Event, Failed, Frames, decode, probe_all
 from attnact.extract.video import probe, read_frames, resize
 
@@ -180,6 +183,43 @@ def test_probe_all(clips, fifo):
     assert found[3] == Failed("none.avi: cannot be opened (No such file or directory)")
 
 
+@pytest.mark.parametrize(("serve", "code"), [(os.abort, -6), (sys.exit, 0)], ids=["crash", "exit"])
+def test_where_no_decoder_starts_no_video_fails(clips, monkeypatch, serve, code):
+    """Each dies before it has begun with a file; a second one is tried."""
+    monkeypatch.setattr(decoding, "_serve", partial(die, serve))
+    why = re.escape(f"can be started (it ends with exit code {code}); make room")
+    with pytest.raises(DecoderError, match=why):
+        list(decode([clips / "one.avi"], "pyav", "squash", PATIENCE))
+    assert multiprocessing.active_children() == []
+
+
+def die(how: Callable[[], None], *_: object) -> None:
+    how()
+
+
+def test_where_processes_cannot_be_made_no_video_fails(clips, monkeypatch):
+    def full(_: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", full)
+    with pytest.raises(DecoderError, match=r"can be started \(Resource temporarily unavailable\)"):
+        list(probe_all([clips / "one.avi"], PATIENCE))
+
+
+def test_a_decoder_that_starts_at_the_second_attempt(clips, monkeypatch):
+    start, failed = multiprocessing.context.SpawnProcess.start, []
+
+    def full_once(process: Any) -> None:
+        if not failed:
+            failed.append(1)
+            raise OSError(12, "Cannot allocate memory")
+        start(process)
+
+    monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", full_once)
+    (found,) = gather(decode([clips / "one.avi"], "pyav", "squash", PATIENCE))
+    hold(clips / "one.avi", found)
+
+
 PARENT = """
 import multiprocessing, sys, time
 from pathlib import Path
@@ -217,6 +257,29 @@ def test_ctrl_c_stops_no_decoder_while_it_starts(clips, capfd):
     reader.join()
     hold(clips / "more.avi", found[0])
     assert "Traceback" not in capfd.readouterr().err
+
+
+FIRST = """
+import signal
+from multiprocessing import util
+from pathlib import Path
+from attnact.extract.decoding import probe_all
+
+def spy(*arguments):
+    print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+    return spawn(*arguments)
+
+spawn, util.spawnv_passfds = util.spawnv_passfds, spy
+list(probe_all([Path("none.avi")], 60))
+"""
+
+
+def test_ctrl_c_is_blocked_for_the_first_decoder_too():
+    """Python starts a process beside it, to look after both, and then unblocks what was blocked."""
+    command = [sys.executable, "-c", FIRST]
+    root = Path(__file__).parents[1]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert result.stdout == "True\n" * 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a decoder that hangs lives on")

@@ -200,23 +200,6 @@ def test_abandoning_a_closed_shard_leaves_it(shard):
     assert names(shard.parent) == ["00000.h5"]
 
 
-def test_a_shard_that_hdf5_cannot_close_is_abandoned_all_the_same(shard, monkeypatch):
-    def full(file: h5py.File) -> None:
-        raise OSError("No space left on device")
-
-    writer = claim(shard)
-    add(writer, 0, 2)
-    with monkeypatch.context() as disk:
-        disk.setattr(h5py.File, "close", full)
-        with pytest.raises(OSError, match="No space left"):
-            writer.close()
-        writer.abandon()
-    assert names(shard.parent) == []
-    with pytest.raises(ValueError, match="closed or abandoned before"):
-        writer.close()
-    writer._file.close()
-
-
 FULL = """
 import gc, resource, sys, numpy as np
 from pathlib import Path
@@ -225,7 +208,8 @@ from attnact.errors import CacheError
 from attnact.feature_writer import ShardWriter
 from attnact.features import VideoRow
 from attnact.files import full_disk_told
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+limit = int(sys.argv[4])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 writer = ShardWriter.claim(Path(sys.argv[1]), sys.argv[2])
 random = np.random.default_rng(0)
 try:
@@ -243,15 +227,53 @@ gc.collect()
 
 
 @pytest.mark.parametrize("compression", ["zstd", "none"])
-@pytest.mark.parametrize("blocks", [5, 60])
-def test_a_disk_that_fills_up_crashes_nothing(shard, compression, blocks):
-    """In place of a full disk, no file may grow beyond a MiB; 5 blocks only meet it in `close`."""
-    command = [sys.executable, "-c", FULL, str(shard), compression, str(blocks)]
+@pytest.mark.parametrize(("blocks", "limit"), [(5, 1 << 20), (60, 1 << 20), (5, 100), (5, 3000)])
+def test_a_disk_that_fills_up_crashes_nothing(shard, compression, blocks, limit):
+    """In place of a full disk, no file may grow beyond a limit.
+
+    5 blocks meet that of a MiB only in `close`, and HDF5 the others when it begins the file.
+    """
+    command = [sys.executable, "-c", FULL, str(shard), compression, str(blocks), str(limit)]
     root = Path(__file__).parents[1]
     result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     assert result.stdout == f"{shard}: cannot be written (File too large)\n"
     assert not result.stderr
     assert names(shard.parent) == []
+
+
+INTERRUPTED = """
+import signal, sys, numpy as np
+from pathlib import Path
+from attnact import feature_writer
+from attnact.features import VideoRow
+from attnact.sink import Sink
+
+class Interrupting(Sink):
+    def write(self, content):
+        signal.raise_signal(signal.SIGINT)
+        return super().write(content)
+
+feature_writer.Sink = Interrupting
+for shard in ("0.h5", "1.h5"):
+    try:
+        writer = feature_writer.ShardWriter.claim(Path(sys.argv[1], shard), "zstd")
+        for _ in range(6):
+            writer.append(np.ones((3, 7, 7, 1024), np.float16))
+        writer.end_video(VideoRow(0))
+        writer.close()
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_an_interrupted_write_crashes_nothing(tmp_path):
+    """Ctrl-C comes while HDF5 writes: the shard is whole, and then it is heard."""
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path)]
+    root = Path(__file__).parents[1]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert result.stdout == "interrupted\n" * 2
+    assert not result.stderr
+    assert names(tmp_path) == ["0.h5", "1.h5"]
 
 
 def test_a_shard_has_one_writer(shard):

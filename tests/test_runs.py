@@ -76,6 +76,7 @@ def test_damaged_json(run: Run, name: str, content: bytes) -> None:
         ({"train": {"momentum": 0.9}}, "unexpected keyword argument 'momentum'"),
         ({"train": {"lstm_layers": 9}}, "lstm_layers must be 1 to 5"),
         ({"train": {"epochs": "3"}}, "epochs must be of the kind int"),
+        ({"train": {"hidden_size": True}}, "hidden_size must be of the kind int"),
         ({"cache": 3}, "damaged"),
         ({"cache": None}, "damaged"),
         ({"cache_digest": None}, "damaged"),

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.torture.judging import differences, digests, half_written, told_badly
+from tests.torture.judging import Row, differences, digests, half_written, told_badly
+from tests.torture.long import Sample, judge
 from tests.torture.mutating import mutate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,6 +85,7 @@ def test_a_half_written_file_is_seen(tmp_path: Path, name: str, content: bytes, 
         (0, "", 0),
         (1, "attnact: error: a: damaged\n", 0),
         (1, "", 1),
+        (1, "attnact: failed: runs/a: full\nattnact: failed: runs/b: full\n", 0),
         (1, "attnact: error: a\nattnact: error: b\n", 1),
         (1, 'attnact: error: a\nTraceback (most recent call last):\n  File "x"\n', 1),
         (-11, "", 1),
@@ -92,6 +94,20 @@ def test_a_half_written_file_is_seen(tmp_path: Path, name: str, content: bytes, 
 )
 def test_how_a_command_ended_is_judged(code: int, log: str, bad: int) -> None:
     assert len(told_badly(code, log, (0, 1))) == bad
+
+
+@pytest.mark.parametrize(
+    ("memory", "decoder", "handles", "bad"), [(0, 0, 0, 0), (1000, 0, 0, 1), (0, 1000, 9, 2)]
+)
+def test_what_grows_is_seen(memory: int, decoder: int, handles: int, bad: int) -> None:
+    row = Row("many videos")
+    samples = [
+        Sample(done, 300_000 + done * memory, 50_000 + done * decoder, 14 + done * handles)
+        for done in range(51)
+    ]
+    judge(row, samples)
+    assert len(row.wrong) == bad
+    assert row.note.startswith("50 shards; memory ")
 
 
 @pytest.mark.parametrize("content", [b"path,label\na.avi,x\n", bytes(range(256)) * 20])

@@ -152,7 +152,8 @@ def _check(config: TrainConfig) -> None:
             words = get_args(kind)
             _require(value in words, f"{name} must be one of {', '.join(words)}")
         else:
-            fits = isinstance(value, _WIDER.get(kind, kind))
+            # True is a 1 to Python, and not to torch.
+            fits = isinstance(value, _WIDER.get(kind, kind)) and not isinstance(value, bool)
             _require(fits, f"{name} must be of the kind {getattr(kind, '__name__', kind)}")
     for name in ("attention_layers", "hidden_size", "batch_size", "epochs"):
         _require(getattr(config, name) >= 1, f"{name} must be at least 1")

@@ -4,19 +4,20 @@ They are neither compressed nor rounded: 196 KiB a frame, whose numbers are thos
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
 from attnact.errors import CacheError
-from attnact.feature_writer import discard
 from attnact.features import FeatureCache
 from attnact.files import check_disk, full_disk_told, publish, write_text
+from attnact.interrupts import undisturbed
 from attnact.progress import Advance, progress
 from attnact.released.files import ROW_BYTES, WIDTH, part_files, to_rows
+from attnact.sink import Sink
 from attnact.vocabulary import Order, Split, Valid
 
 BLOCK = 128  # frames at once: 25 MB
@@ -79,33 +80,36 @@ def _write_features(
 ) -> None:
     part = path.with_name(f"{path.name}.part")
     try:
-        with full_disk_told(path):
-            file = h5py.File(part, "w")
-            try:
-                _fill(file, cache, videos, order, advance)
-                file.close()
-            finally:
-                discard(file)  # unless it is closed
+        with full_disk_told(path), closing(Sink(part)) as sink:
+            _fill(sink, cache, videos, order, advance)
         publish(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _fill(file: Any, cache: FeatureCache, videos: Videos, order: Order, advance: Advance) -> None:
+def _fill(sink: Sink, cache: FeatureCache, videos: Videos, order: Order, advance: Advance) -> None:
     shape = int(cache.frame_counts[videos].sum()), WIDTH
-    # A chunk a frame: the released code reads runs of frames, or every second one.
-    features = file.create_dataset(
-        "features", shape, "<f4", maxshape=(None, None), chunks=(1, WIDTH)
-    )
-    row = 0
-    for video in videos.tolist():
-        first, count = int(cache.first_frames[video]), cache.rows[video].frames
-        for start in range(0, count, BLOCK):
-            cubes = cache.read(first + start, min(BLOCK, count - start))
-            features[row : row + len(cubes)] = to_rows(cubes, order)
-            row += len(cubes)
-            advance(len(cubes), "")
-    file.flush()  # here, where a failure is told; h5py passes over it when `features` goes
+    with undisturbed():
+        file = h5py.File(sink, "w")
+        # A chunk a frame: the released code reads runs of frames, or every second one.
+        features = file.create_dataset(
+            "features", shape, "<f4", maxshape=(None, None), chunks=(1, WIDTH)
+        )
+    try:
+        row = 0
+        for video in videos.tolist():
+            first, count = int(cache.first_frames[video]), cache.rows[video].frames
+            for start in range(0, count, BLOCK):
+                rows = to_rows(cache.read(first + start, min(BLOCK, count - start)), order)
+                with undisturbed():
+                    features[row : row + len(rows)] = rows
+                sink.check()
+                row += len(rows)
+                advance(len(rows), "")
+    finally:
+        with undisturbed():
+            file.close()
+    sink.check()
 
 
 def _write_lists(folder: Path, part: str, cache: FeatureCache, videos: Videos) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 
-KINDS = ("kill", "disk", "rot", "input", "twice")
+KINDS = ("kill", "memory", "disk", "rot", "input", "twice", "long")
 
 
 @click.command()

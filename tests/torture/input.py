@@ -67,7 +67,7 @@ def make(folder: Path) -> Path:
     folder.mkdir()
     program = imageio_ffmpeg.get_ffmpeg_exe()
     for name, options in {**SOUND, **BAD}.items():
-        command = [program, "-v", "error", "-y", *options, str(folder / name)]
+        command = [program, "-nostdin", "-v", "error", "-y", *options, str(folder / name)]
         subprocess.run(command, check=True, capture_output=True)
     return folder
 

@@ -1,4 +1,6 @@
-"""Kills at random moments: SIGKILL (as for want of memory), SIGTERM, and Ctrl-C.
+"""Kills at random moments: SIGKILL, SIGTERM, Ctrl-C, and the system's own for want of memory.
+
+That one falls on the process which is largest then, and is done here by hand.
 
 Each command is run once undisturbed, then begun again and again, killed at a moment drawn from the
 time that the undisturbed one took, and taken up, until it has been killed so often; whenever it
@@ -30,8 +32,13 @@ COMMANDS: dict[str, tuple[list[str], Path]] = {
     ),
     "table1": (["table1", "--epochs", "1", *SMALL], Path("runs/balls/table1")),
 }
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-ALLOWED = {signal.SIGKILL: -9, signal.SIGTERM: -15, signal.SIGINT: 130}
+# What ends it, and the exit code of one that did not come to its end before.
+KILLS = {
+    "SIGKILL": (signal.SIGKILL, -9),
+    "SIGTERM": (signal.SIGTERM, -15),
+    "Ctrl-C": (signal.SIGINT, 130),
+    "out of memory": (signal.SIGKILL, -9),
+}
 
 
 def rows(folder: Path, seed: int, trials: int | None) -> Iterator[Row]:
@@ -54,21 +61,23 @@ def torture(
     seconds, expected = time.monotonic() - begun, digests(made)
     assert code == 0, process.text()
     shutil.rmtree(made)
-    finished = 0
+    finished, counts = 0, dict.fromkeys(KILLS, 0)
     while True:
         kill = row.trials < kills
         moment = random.uniform(0, seconds)
-        number = SIGNALS[int(random.integers(len(SIGNALS)))]
+        how = list(KILLS)[int(random.integers(len(KILLS)))]
+        number, _ = KILLS[how]
         resume = ["train", "--resume", str(made)] if name == "train" else command
         whole = finished_files(made)
         process = attnact(resume if (made / "config.json").exists() else command, Path("log"))
         code = process.wait(moment) if kill else process.wait()
         if code is None:
-            process.end(number)
+            process.end(number, process.pid if how != "out of memory" else largest(process.pid))
             code = process.wait()
             row.trials += 1
-            where = f"{number.name} {row.trials} after {moment:.2f} of {seconds:.2f} s"
-            bad = judge(process, code, number) + half_written(made, expected)
+            counts[how] += 1
+            where = f"{how} {row.trials} after {moment:.2f} of {seconds:.2f} s"
+            bad = judge(process, code, how) + half_written(made, expected)
             row.wrong += [f"{where}: {it}" for it in bad]
             row.lost += [f"{where}: {it}" for it in lost(made)]
         if again := [file for file, stamp in whole.items() if finished_files(made)[file] != stamp]:
@@ -80,7 +89,8 @@ def torture(
             if not kill:
                 break
             shutil.rmtree(made)
-    row.note = f"{finished} times finished, {len(expected)} files the same each time"
+    killed = ", ".join(f"{count} {how}" for how, count in counts.items())
+    row.note = f"{killed}; {finished} times finished, {len(expected)} files the same each time"
     return row
 
 
@@ -104,6 +114,15 @@ def decoders_killed(trials: int, random: np.random.Generator) -> Row:
     return row
 
 
+def largest(group: int) -> int:
+    """The process that takes the most memory, which the system ends first."""
+    sizes = {}
+    for pid in members(group):
+        with suppress(OSError):
+            sizes[pid] = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return max(sizes, key=lambda pid: sizes[pid], default=group)
+
+
 def is_decoder(pid: int) -> bool:
     """Whether it is one that decodes; Python starts one more, to look after them."""
     try:
@@ -112,13 +131,15 @@ def is_decoder(pid: int) -> bool:
         return False
 
 
-def judge(process: Process, code: int | None, number: signal.Signals) -> list[str]:
+def judge(process: Process, code: int | None, how: str) -> list[str]:
     """What is wrong with how a killed command ended; its words matter after Ctrl-C alone."""
     if code is None:
         return ["hangs after the signal"]
     bad = [f"processes {left} left"] if (left := process.orphans()) else []
-    # A signal may come when all is done, or before Python can turn it into words.
-    return bad + told_badly(code, process.text(), (ALLOWED[number], -number, 0))
+    number, due = KILLS[how]
+    # A signal may come when all is done, or before Python can turn it into words; and what lacks
+    # memory may be a decoder.
+    return bad + told_badly(code, process.text(), (due, -number, 0))
 
 
 def lost(made: Path) -> list[str]:

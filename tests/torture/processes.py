@@ -66,13 +66,13 @@ class Process:
                 return None
             time.sleep(0.002)
 
-    def end(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Sends the signal, Ctrl-C to all of the group as a terminal does."""
+    def end(self, number: signal.Signals = signal.SIGKILL, pid: int = 0) -> None:
+        """Sends the signal, to another process of it if told so; Ctrl-C as a terminal to all."""
         with suppress(ProcessLookupError):
             if number == signal.SIGINT:
                 os.killpg(self.pid, number)
             else:
-                os.kill(self.pid, number)
+                os.kill(pid or self.pid, number)
 
     def text(self) -> str:
         """What it wrote."""
@@ -90,14 +90,17 @@ class Process:
 
 
 def attnact(
-    arguments: Sequence[str], log: Path, before: Callable[[], object] = lambda: None
+    arguments: Sequence[str],
+    log: Path,
+    before: Callable[[], object] = lambda: None,
+    shard_frames: int = 64,
 ) -> Process:
     """Starts the command in a fork of this process; `before` is done there first."""
 
     def work() -> None:
         before()
         choosing.load_backbone = lambda *_: StandIn()
-        plan.SHARD_FRAMES = 64
+        plan.SHARD_FRAMES = shard_frames
         main([*arguments], prog_name="attnact")
 
     return start(work, log)
