@@ -12,7 +12,7 @@ FeatureType = Literal["float16", "uint8"]
 Runtime = Literal["auto", "torch", "openvino"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
-Recipe = Literal["paper", "released"]
+Recipe = Literal["paper", "released", "fast"]
 ModelKind = Literal["attention", "average", "max", "softmax"]
 AttentionForm = Literal["location", "context"]
 PenaltyForm = Literal["sum", "mean"]
