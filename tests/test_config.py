@@ -100,9 +100,6 @@ def test_a_model_is_the_same_whatever_it_does_not_read(kind: str, name: str) -> 
     assert torch.equal(*scores) == bool(unread({name: other[name]}, config))
 
 
-@pytest.mark.parametrize(
-    ("name", "hidden_size"), [("ucf11", 512), ("hmdb51", 1024), ("hollywood2", 512), ("mine", 512)]
-)
 def test_the_fast_recipe_is_the_papers_on_a_tenth_of_the_clips() -> None:
     fast, paper = (resolve({"recipe": recipe}, CACHE) for recipe in ("fast", "paper"))
     assert replace(fast, recipe="paper", train_stride=1) == paper
@@ -110,6 +107,9 @@ def test_the_fast_recipe_is_the_papers_on_a_tenth_of_the_clips() -> None:
     assert resolve({"recipe": "fast", "train_stride": 3}, CACHE).train_stride == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "hidden_size"), [("ucf11", 512), ("hmdb51", 1024), ("hollywood2", 512), ("mine", 512)]
+)
 @pytest.mark.parametrize("recipe", ["paper", "released", "fast"])
 def test_hidden_size_of_the_data_set(name: str, hidden_size: int, recipe: str) -> None:
     assert resolve({"recipe": recipe}, of(name)).hidden_size == hidden_size
