@@ -62,7 +62,8 @@ def _whole_way() -> None:
     # Sizes for two cores and a few minutes; the recipe is for the real data sets.
     options = ["--attention", "context", "--lstm-layers", "1", "--hidden-size", "128"]
     options += ["--batch-size", "16", "--learning-rate", "0.002", "--epochs", "8"]
-    options += ["--train-stride", "30", "--test-stride", "30", "--validation", "0"]
+    options += ["--dropout", "0.2", "--validation", "0"]
+    options += ["--train-stride", "30", "--test-stride", "30"]
     run = Path("runs/balls/first")
     if (run / "config.json").exists():
         _attnact("train", "--resume", str(run))
