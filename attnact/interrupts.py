@@ -1,6 +1,5 @@
 """Ctrl-C where Python would raise it at a bad moment."""
 
-import _thread
 import signal
 import sys
 import threading
@@ -40,7 +39,8 @@ def heard() -> Iterator[None]:
             before(what)
             return
         # Not here, for it would be dropped like the first.
-        later = threading.Timer(SOON, _thread.interrupt_main)
+        main = threading.main_thread().ident
+        later = threading.Timer(SOON, signal.pthread_kill, (main, signal.SIGINT))
         later.daemon = True
         later.start()
 
