@@ -1,5 +1,6 @@
 """Fixtures that more than one test module needs."""
 
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from made_report import make_report
 from attnact.feature_writer import Listing, ShardWriter, write_index
 from attnact.features import CUBE, Cubes, FeatureCache, VideoRow, shard_path
 from attnact.vocabulary import Compression, Split
+
+# What is started in the background, as CI may be, ignores Ctrl-C, and so would what tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
