@@ -171,3 +171,11 @@ def small_blocks() -> Iterator[None]:
         patch.setattr("attnact.released.importing.SHARD_FRAMES", 4)
         patch.setattr("attnact.released.exporting.BLOCK", 2)
         yield
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    """Where the first shard of a small cache goes."""
+    path = shard_path(tmp_path / "small.h5", 0)
+    path.parent.mkdir()
+    return path

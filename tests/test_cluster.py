@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from test_pipeline import StandIn
+from made_extraction import StandIn
 
 from attnact import cluster as module
 from attnact.cli import main

@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 
 if not multiprocessing.current_process().daemon:  # a decoder needs none of it
-    from test_pipeline import StandIn
+    from made_extraction import StandIn
     from attnact.extract import choosing, plan
 
     class Held(StandIn):

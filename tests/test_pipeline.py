@@ -6,80 +6,32 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import h5py
 import numpy as np
 import pytest
 import torch
+from made_extraction import StandIn, begin, ignore, interrupt, make_dataset, stop_after, surround
 from torch import Tensor
 
 from attnact.compact import to_float, to_uint8
-from attnact.errors import CacheError, DatasetError
+from attnact.errors import CacheError
 from attnact.extract import choosing, making, pipeline
 from attnact.extract import plan as plan_module
-from attnact.extract.backbone import load_backbone
-from attnact.extract.config import ExtractConfig
-from attnact.extract.datasets.base import Dataset, Video
+from attnact.extract.datasets.base import Dataset
 from attnact.extract.making import take_up
-from attnact.extract.pipeline import Extraction, describe, extract, frames_left, prepare
-from attnact.extract.plan import plan_path, read_plan
+from attnact.extract.pipeline import describe, extract, frames_left
+from attnact.extract.plan import read_plan
 from attnact.extract.video import read_frames, resize
 from attnact.feature_writer import ShardWriter
-from attnact.features import Cubes, FeatureCache, shard_path
-from attnact.vocabulary import Resize, Split
+from attnact.features import Cubes, FeatureCache
+from attnact.vocabulary import Resize
 
 CLIPS = {"dive/a.avi": 5, "dive/b.avi": 40, "run/c.mp4": 1, "run/d.avi": 33, "run/e.mpg": 20}
 BAD = ("dive/cut.avi", "run/cut.mp4", "run/empty.avi", "dive/text.avi", "run/sound.mp4")
 SHARDS = 3  # of clips a, b and c; of d; and of e, in shards of 50 frames
-
-
-class StandIn:
-    """A backbone that tells which frame it saw: the mean colour of each location."""
-
-    name, weights, digest, is_random = "googlenet", "stand-in", "0123", False
-    device = torch.device("cpu")
-    runtime, precision = "torch", "float32"
-
-    def start(self, frames: Tensor) -> Callable[[], Tensor]:
-        return self(frames).half
-
-    def __call__(self, frames: Tensor) -> Tensor:
-        cubes = torch.zeros(len(frames), 7, 7, 1024)
-        cubes[..., :3] = frames.reshape(-1, 7, 32, 7, 32, 3).sum((2, 4)) / 1024
-        return cubes
-
-    def save(self, path: Path) -> None:
-        raise AssertionError("only random weights are kept")
-
-
-def make_dataset(root: Path, paths: list[str], multi_label: bool = False) -> Dataset:
-    videos = tuple(Video(p, (int(p.startswith("run")),), f"group {i}") for i, p in enumerate(paths))
-    if multi_label:
-        videos = (replace(videos[0], labels=(0, 1)), *videos[1:])
-    sides = [Split.TRAIN if i % 2 else Split.TEST for i in range(len(paths))]
-    return Dataset("folder", root, ("dive", "run"), multi_label, videos, {"1": sides})
-
-
-def begin(dataset: Dataset, cache: Path, **config: object) -> Extraction:
-    """An extraction in batches of 8 frames, on one decoder."""
-    extraction = prepare(dataset, cache, ExtractConfig(**config))
-    return replace(extraction, job=replace(extraction.job, size=8, decoders=1))
-
-
-def ignore(frames: int, videos: int, failures: int) -> None:
-    """What has been done."""
-
-
-def surround(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the network, small shards, and nothing that differs from run to run."""
-    monkeypatch.setattr(choosing, "load_backbone", lambda *arguments: StandIn())
-    monkeypatch.setattr(plan_module, "SHARD_FRAMES", 50)
-    monkeypatch.setattr(sys, "argv", ["attnact", "features"])
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1577836800")
 
 
 @pytest.fixture(autouse=True)
@@ -204,20 +156,6 @@ def test_where_every_video_fails_the_cache_says_so(root, tmp_path):
     assert tuple(path for path, _ in cache.failures) == BAD
 
 
-def stop_after(batches: int, how: Callable[[], None]) -> Callable[[int, int, int], None]:
-    def report(frames: int, videos: int, failures: int) -> None:
-        nonlocal batches
-        batches -= 1
-        if batches == 0:
-            how()
-
-    return report
-
-
-def interrupt() -> None:
-    raise KeyboardInterrupt
-
-
 def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -319,58 +257,6 @@ def test_other_settings_or_videos_are_refused(dataset, tmp_path):
         begin(make_dataset(dataset.root, list(CLIPS)[1:]), cache)
 
 
-def record_loads(monkeypatch: pytest.MonkeyPatch, off: float = 0) -> list[tuple]:
-    """What is loaded, as (runtime, precision); bfloat16 is so far off what it should be."""
-    loads: list[tuple] = []
-
-    class Rounded(StandIn):
-        def __init__(self, runtime: str, precision: str) -> None:
-            self.runtime = "openvino" if runtime == "auto" else runtime
-            self.precision = "bfloat16" if precision == "auto" else precision
-
-        def __call__(self, frames: Tensor) -> Tensor:
-            cubes = super().__call__(frames)
-            cubes[..., 3] += off * cubes.norm() if self.precision == "bfloat16" else 0
-            return cubes
-
-    def load(*arguments: object) -> Rounded:
-        loads.append(arguments[-2:])
-        return Rounded(*arguments[-2:])
-
-    monkeypatch.setattr(choosing, "load_backbone", load)
-    return loads
-
-
-def test_auto_keeps_a_precision_that_keeps_the_features_right(dataset, tmp_path, monkeypatch):
-    loads = record_loads(monkeypatch)
-    extraction = begin(dataset, tmp_path / "small.h5")
-    assert loads == [("auto", "auto"), ("torch", "float32")]
-    assert "by openvino in bfloat16 on cpu" in describe(extraction)
-    made = extract(extraction, ignore).provenance
-    assert (made["runtime"], made["precision"]) == ("openvino", "bfloat16")
-
-
-def test_auto_falls_back_on_float32_and_an_asked_for_precision_stays(
-    dataset, tmp_path, monkeypatch
-):
-    record_loads(monkeypatch, off=1)
-    fallen = begin(dataset, tmp_path / "a.h5").backbone
-    assert (fallen.runtime, fallen.precision) == ("openvino", "float32")
-    asked = begin(dataset, tmp_path / "b.h5", precision="bfloat16")
-    assert asked.backbone.precision == "bfloat16"
-
-
-def test_a_cache_goes_on_with_what_auto_stood_for(dataset, tmp_path, monkeypatch):
-    cache = tmp_path / "small.h5"
-    with pytest.raises(KeyboardInterrupt):  # the stand-in runs with torch in float32
-        extract(begin(dataset, cache), stop_after(1, interrupt))
-    loads = record_loads(monkeypatch)
-    begin(dataset, cache)
-    assert loads == [("torch", "float32")]
-    with pytest.raises(CacheError, match="begun with runtime torch, now asked for openvino"):
-        begin(dataset, cache, runtime="openvino")
-
-
 def test_a_helper_with_other_weights_is_refused(dataset, tmp_path, monkeypatch):
     extraction = begin(dataset, tmp_path / "small.h5")
     pipeline.begin(extraction)
@@ -405,31 +291,3 @@ def test_a_disk_that_fills_up_is_told_in_one_line(dataset, tmp_path, monkeypatch
         extract(begin(dataset, cache), ignore)
     assert "\n" not in str(caught.value)
     assert list(files(cache)) == ["small.shards/plan.json"]
-
-
-def test_random_weights_are_kept_and_marked(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(choosing, "load_backbone", load_backbone)
-    dataset = make_dataset(root, ["dive/a.avi", "dive/text.avi", "run/c.mp4"])
-    path = tmp_path / "small.h5"
-    extraction = begin(dataset, path, weights="random")
-    cache = extract(extraction, ignore)
-    assert cache.provenance["weights_are_random"] == "true"
-    # The first frame of each clip: neither has a ninth.
-    text = "random (seed 0), batch norms calibrated on 2 frames"
-    assert cache.provenance["weights"] == text
-    with h5py.File(shard_path(path, 0)) as file:
-        assert file["features"][()].any()
-    monkeypatch.setattr(choosing, "_some_frames", None)  # not again
-    again = begin(dataset, path, weights="random").backbone
-    assert again.digest == extraction.backbone.digest
-    assert (again.weights, again.is_random) == (text, True)
-    helper, _ = take_up(path, root, extraction.config)  # another process, that has no videos yet
-    assert (helper.digest, helper.weights) == (again.digest, text)
-    with pytest.raises(CacheError, match=r"plan.json: no such file; do all machines share"):
-        take_up(tmp_path / "other.h5", root, extraction.config)
-
-
-def test_calibration_needs_a_video_that_decodes(root, tmp_path):
-    with pytest.raises(DatasetError, match="none of the first videos decodes"):
-        begin(make_dataset(root, list(BAD[1:])), tmp_path / "small.h5", weights="random")
-    assert not plan_path(tmp_path / "small.h5").exists()
