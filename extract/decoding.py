@@ -169,17 +169,21 @@ def _receive(process: Any, connection: Any, time_limit: float) -> Any:
 def _serve(connection: "Connection[Any, Any]", work: Sequence[tuple[Any, ...]]) -> None:
     """The child: does the work in order and sends the answers."""
     end_with_parent(signal.SIGKILL)  # or a decoder that hangs would outlive us
-    with suppress(BrokenPipeError):
+    with suppress(ConnectionError, KeyboardInterrupt):  # the parent wants no more
         connection.send(READY)
-    for kind, *arguments in work:
-        try:
-            connection.send(probe(*arguments) if kind == "probe" else _send(connection, *arguments))
-        except VideoError as error:
-            connection.send(Failed(str(error)))
-        except (BrokenPipeError, KeyboardInterrupt):
-            return  # the parent wants no more
-        except Exception as error:
-            connection.send(Failed(f"{arguments[0].name}: {type(error).__name__}: {error}"))
+        for piece in work:
+            connection.send(_answer(connection, *piece))
+
+
+def _answer(connection: "Connection[Any, Any]", kind: str, path: Path, *how: Any) -> Any:
+    try:
+        return probe(path) if kind == "probe" else _send(connection, path, *how)
+    except VideoError as error:
+        return Failed(str(error))
+    except ConnectionError:
+        raise
+    except Exception as error:
+        return Failed(f"{path.name}: {type(error).__name__}: {error}")
 
 
 def _send(connection: "Connection[Any, Any]", path: Path, decoder: Decoder, how: Resize) -> Ended:

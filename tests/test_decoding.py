@@ -293,3 +293,13 @@ def test_a_hanging_decoder_dies_with_its_parent(clips, fifo):
             parent.send_signal(signal.SIGKILL)
             parent.wait()
             wait_for(lambda: not is_running(decoder))
+
+
+@pytest.mark.parametrize("piece", [("probe",), ("decode", "pyav", "squash")])
+def test_a_decoder_that_nobody_listens_to_ends_without_a_word(clips, monkeypatch, piece):
+    monkeypatch.setattr(decoding, "end_with_parent", lambda number: None)
+    ours, theirs = multiprocessing.Pipe()
+    ours.close()
+    kind, *how = piece
+    for path in (clips / "one.avi", clips / "no such file.avi"):
+        decoding._serve(theirs, [(kind, path, *how)])
