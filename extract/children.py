@@ -4,11 +4,14 @@ import ctypes
 import multiprocessing
 import signal
 import sys
+import time
 from collections.abc import Callable
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
+
+WRITTEN_DOWN = 1.0  # seconds
 
 
 def start_child(
@@ -31,6 +34,18 @@ def start_child(
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         childs_end.close()  # so that the child's death reads as the end of the pipe
     return process, connection
+
+
+def exit_code(process: BaseProcess) -> int | None:
+    """Waits for its end. A thread that starts another child may collect this one's exit code first.
+
+    Python then tells us of none, until that thread has written it down.
+    """
+    process.join()
+    end = time.monotonic() + WRITTEN_DOWN
+    while process.exitcode is None and time.monotonic() < end:
+        time.sleep(0.001)
+    return process.exitcode
 
 
 def end_with_parent(number: signal.Signals) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from attnact.errors import DecoderError, VideoError
-from attnact.extract.children import end_with_parent, start_child
+from attnact.extract.children import end_with_parent, exit_code, start_child
 from attnact.extract.video import (
     FRAME_SIDE,
     Frame,
@@ -162,8 +162,7 @@ def _receive(process: Any, connection: Any, time_limit: float) -> Any:
         return answer
     except (EOFError, OSError):
         connection.close()
-        process.join()
-        return Failed(f"the decoder crashed (exit code {process.exitcode})")
+        return Failed(f"the decoder crashed (exit code {exit_code(process)})")
 
 
 def _serve(connection: "Connection[Any, Any]", work: Sequence[tuple[Any, ...]]) -> None:

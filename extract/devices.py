@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from attnact.errors import CacheError
-from attnact.extract.children import end_with_parent, start_child
+from attnact.extract.children import end_with_parent, exit_code, start_child
 from attnact.extract.config import ExtractConfig
 from attnact.extract.making import Report, make_shards, take_up
 from attnact.extract.pipeline import Extraction
@@ -91,9 +91,9 @@ class _Helper:
             said = self.connection.recv()
         except (EOFError, OSError):
             self.connection.close()
-            self._process.join()
-            if self._process.exitcode and not self.failure:
-                self._fail(f"its process died (exit code {self._process.exitcode})")
+            code = exit_code(self._process)
+            if code and not self.failure:
+                self._fail(f"its process died (exit code {code})")
         else:
             if isinstance(said, Exception):
                 self._fail(str(said) or type(said).__name__)

@@ -125,8 +125,8 @@ def kill_whoever_opens(fifo: Path) -> None:
     for _ in range(2):  # for whoever is killed is tried again
         with fifo.open("wb"):  # returns when the decoder opens the other end
             (decoder,) = multiprocessing.active_children()
-            decoder.kill()
-            decoder.join()
+            os.kill(decoder.pid, signal.SIGKILL)
+            wait_for_end(decoder.pid)  # join would take its exit code away
 
 
 def test_a_file_that_crashes_the_decoder_fails_and_the_next_is_read(clips, fifo):
@@ -234,7 +234,7 @@ time.sleep(600)
 def is_running(process: int) -> bool:
     try:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -243,6 +243,10 @@ def wait_for(happens: Callable[[], bool]) -> None:
     while not happens():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def wait_for_end(process: int) -> None:
+    wait_for(lambda: not is_running(process))
 
 
 def test_ctrl_c_stops_no_decoder_while_it_starts(clips, capfd):
@@ -292,7 +296,7 @@ def test_a_hanging_decoder_dies_with_its_parent(clips, fifo):
             assert is_running(decoder)
             parent.send_signal(signal.SIGKILL)
             parent.wait()
-            wait_for(lambda: not is_running(decoder))
+            wait_for_end(decoder)
 
 
 @pytest.mark.parametrize("piece", [("probe",), ("decode", "pyav", "squash")])
