@@ -2,6 +2,7 @@
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from queue import SimpleQueue
 from typing import Any
 
@@ -48,7 +49,7 @@ class OpenVINORunner:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "ENABLE_CPU_PINNING": False,
         }
-        compiled = openvino.Core().compile_model(model, "CPU", options)
+        compiled = _core().compile_model(model, "CPU", options)
         if compiled.get_property("INFERENCE_PRECISION_HINT") != TYPES[precision]:
             raise UnsupportedError(f"OpenVINO cannot run in {precision} on this processor")
         passes = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
@@ -78,7 +79,17 @@ class OpenVINORunner:
 
 def multiplies_bfloat16() -> bool:
     """Say whether the processor multiplies in bfloat16."""
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@cache
+def _core() -> openvino.Core:
+    """The one core of this process, which lasts as long.
+
+    Where the processor has AMX, OpenVINO moves the stack on which signals arrive into memory of its
+    own, and takes that away with the last core: the next Ctrl-C would crash Python.
+    """
+    return openvino.Core()
 
 
 def _converted(network: nn.Module, size: int) -> openvino.Model:

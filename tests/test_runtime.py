@@ -1,5 +1,10 @@
 """What runs a network, and that it comes out the same whatever runs it."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +16,7 @@ from attnact.extract.runtime import FRAMES_AT_ONCE, How, choose, make_runner
 from attnact.extract.video import read_frames, resize
 from attnact.vocabulary import Precision
 
+TESTS = Path(__file__).parent
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
@@ -62,6 +68,31 @@ def test_frames_under_way_at_once_keep_apart(name):
     torch.testing.assert_close(torch.cat([wait() for wait in waits]), alone)
 
 
+INTERRUPTED = """
+import gc, signal
+from attnact.extract.openvino_runner import multiplies_bfloat16
+from test_runtime import How, runner
+
+multiplies_bfloat16()
+runs = [runner(How("openvino", "float32")) for _ in range(2)]
+while runs:
+    runs.pop(0)
+    gc.collect()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("heard")
+"""
+
+
+def test_ctrl_c_is_heard_after_openvino_has_gone():
+    """With AMX, OpenVINO takes the stack away on which signals arrive."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+    command = [sys.executable, "-c", INTERRUPTED]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "heard\n"), result.stderr
+
+
 def test_openvino_makes_a_cube_the_same_bits_in_any_batch():
     precision = "bfloat16" if openvino_runner.multiplies_bfloat16() else "float32"
     run, frames = runner(How("openvino", precision)), some_frames(11)
@@ -99,7 +130,7 @@ def test_a_precision_that_openvino_does_not_keep_is_refused(monkeypatch):
         def get_property(self, name: str) -> object:
             return openvino_runner.TYPES["float32"]
 
-    monkeypatch.setattr(openvino_runner.openvino, "Core", Core)
+    monkeypatch.setattr(openvino_runner, "_core", Core)
     with pytest.raises(UnsupportedError, match="cannot run in float16 on this processor"):
         runner(How("openvino", "float16"))
 
