@@ -125,8 +125,8 @@ def kill_whoever_opens(fifo: Path) -> None:
     for _ in range(2):  # for whoever is killed is tried again
         with fifo.open("wb"):  # returns when the decoder opens the other end
             (decoder,) = multiprocessing.active_children()
-            os.kill(decoder.pid, signal.SIGKILL)
-            wait_for_end(decoder.pid)  # join would take its exit code away
+            decoder.kill()
+            decoder.join()  # of all its threads, or the next would be taken to have opened it
 
 
 def test_a_file_that_crashes_the_decoder_fails_and_the_next_is_read(clips, fifo):
@@ -245,10 +245,6 @@ def wait_for(happens: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def wait_for_end(process: int) -> None:
-    wait_for(lambda: not is_running(process))
-
-
 def test_ctrl_c_stops_no_decoder_while_it_starts(clips, capfd):
     """A terminal sends it to every process; only ours may answer."""
     events = decode([clips / "more.avi"], "pyav", "squash", PATIENCE)
@@ -296,7 +292,7 @@ def test_a_hanging_decoder_dies_with_its_parent(clips, fifo):
             assert is_running(decoder)
             parent.send_signal(signal.SIGKILL)
             parent.wait()
-            wait_for_end(decoder)
+            wait_for(lambda: not is_running(decoder))
 
 
 @pytest.mark.parametrize("piece", [("probe",), ("decode", "pyav", "squash")])
