@@ -29,10 +29,11 @@ LARGEST = 4  # runs of a stack: each takes memory of its own, and more would sha
 
 
 def stacks(config: TrainConfig, device: torch.device) -> bool:
-    """Whether runs of such choices that differ in nothing but λ train faster as a stack.
+    """Whether runs of such choices that differ in nothing but λ train as a stack.
 
-    On a GPU they do: the steps of one are too small to fill it. On a CPU arithmetic binds, and a
-    stack saves none of it, only the reading of X: `make bench` finds it no faster there.
+    On a GPU they do: the steps of one are too small to fill it. On a CPU a stack is a little faster
+    too (`make bench`), but the last bits of a run would depend on which runs stood where it did,
+    and so on when a sweep was interrupted; there the same bytes come out whatever happens.
     """
     return config.model == "attention" and device.type == "cuda"
 
