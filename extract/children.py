@@ -5,13 +5,17 @@ import multiprocessing
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from threading import Lock
+from types import ModuleType
 from typing import Any
 
 WRITTEN_DOWN = 1.0  # seconds
+HIDING = Lock()  # for decoders start in several threads
 
 
 def start_child(
@@ -19,7 +23,8 @@ def start_child(
 ) -> tuple[BaseProcess, "Connection[Any, Any]"]:
     """Runs `serve(connection, *arguments)` there; gives the process and our end of the connection.
 
-    daemon: whether it may start no child of its own.
+    daemon: whether it may start no child of its own. Such a one does not run the program's main
+        module again, as Python would: few scripts say `if __name__ == "__main__"`.
     """
     # spawn: a forked child would hold copies of CUDA, threads and open HDF5 files.
     context = multiprocessing.get_context("spawn")
@@ -29,11 +34,24 @@ def start_child(
     # Ctrl-C is ours to handle: blocked, it cannot stop a child before the child ignores it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        process.start()
+        with without_main() if daemon else nullcontext():
+            process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         childs_end.close()  # so that the child's death reads as the end of the pipe
     return process, connection
+
+
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Python does not find the main module meanwhile, which a child would run again."""
+    with HIDING:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def exit_code(process: BaseProcess) -> int | None:

@@ -303,3 +303,23 @@ def test_a_decoder_that_nobody_listens_to_ends_without_a_word(clips, monkeypatch
     kind, *how = piece
     for path in (clips / "one.avi", clips / "no such file.avi"):
         decoding._serve(theirs, [(kind, path, *how)])
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from attnact.extract.decoding import Frames, decode
+
+events = [event for _, event in decode([Path(sys.argv[1])], "pyav", "squash", 60)]
+print(sum(len(event.frames) for event in events if isinstance(event, Frames)))
+"""
+
+
+def test_a_script_without_a_guard_decodes(clips, tmp_path):
+    """Python would run it again in each child, which would start children of its own."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, str(script), str(clips / "more.avi")]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == (f"{FRAMES['more.avi']}\n", "")
