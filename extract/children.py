@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 WRITTEN_DOWN = 1.0  # seconds
-HIDING = Lock()  # for decoders start in several threads
+STARTING = Lock()  # children are started by several threads, and see one main module
 
 
 def start_child(
@@ -34,7 +34,7 @@ def start_child(
     # Ctrl-C is ours to handle: blocked, it cannot stop a child before the child ignores it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        with without_main() if daemon else nullcontext():
+        with STARTING, without_main() if daemon else nullcontext():
             process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -45,13 +45,12 @@ def start_child(
 @contextmanager
 def without_main() -> Iterator[None]:
     """Python does not find the main module meanwhile, which a child would run again."""
-    with HIDING:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def exit_code(process: BaseProcess) -> int | None:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 if not multiprocessing.current_process().daemon:  # a decoder needs none of it
     from made_extraction import StandIn
-    from attnact.extract import choosing, plan
+    from attnact.extract import choosing, devices, plan
 
     class Held(StandIn):
         def start(self, frames):
@@ -37,6 +37,13 @@ if not multiprocessing.current_process().daemon:  # a decoder needs none of it
                 time.sleep(600)
             return super().start(frames)
 
+    def later(*arguments):  # or all would be done before the other process begins
+        held = not multiprocessing.parent_process() and os.environ.get("HELD")
+        while held and not Path(held).exists():
+            time.sleep(0.01)
+        make_shards(*arguments)
+
+    make_shards, devices.make_shards = devices.make_shards, later
     plan.SHARD_FRAMES = 50
     choosing.load_backbone = lambda *arguments: Held()
 
