@@ -132,7 +132,9 @@ def scoring(form: AttentionForm, clips: int, runs: int) -> Row:
         model.head(plain_recurrence(model, X)[0])
 
     read, size = reading()
-    mine, peer, products, reads = in_turn([ours, theirs, product(torch.float32), read], runs)
+    mine, peer, products, reads = in_turn(
+        [ours, theirs, product(torch.float32), read], runs, repeat=2
+    )
     rate = figure([OPERATIONS / taken for taken in products])
     work = scoring_work(form, clips)
     bound = work.bound(rate, figure([size / taken for taken in reads]))
