@@ -82,6 +82,8 @@ def odd(sound: Path) -> Row:
     for name in names():
         shutil.copy(sound / "xvid.avi", root / "b" / name)
         expected.add(name)
+    (root / "b" / "rate 0.avi").write_bytes(without_rate((sound / "xvid.avi").read_bytes()))
+    expected.add("rate 0.avi")
     shutil.copy(sound / "xvid.avi", root / "b" / "unreadable.avi")
     (root / "b" / "unreadable.avi").chmod(0)
     (root / "b" / "empty.avi").touch()
@@ -102,6 +104,15 @@ def odd(sound: Path) -> Row:
     if "dangling.avi" not in process.text():
         row.wrong.append("a dangling link is not named")
     return row
+
+
+def without_rate(avi: bytes) -> bytes:
+    """The same whose headers declare no time a frame and 0 frames a second."""
+    made = bytearray(avi)
+    for chunk, place in ((b"avih", 0), (b"strh", 20), (b"strh", 24)):  # µs a frame; scale; rate
+        start = made.index(chunk) + 8 + place
+        made[start : start + 4] = bytes(4)
+    return bytes(made)
 
 
 def videos(sound: Path, trials: int, random: np.random.Generator) -> Row:
