@@ -68,7 +68,7 @@ def _whole_way() -> None:
     if (run / "config.json").exists():
         _attnact("train", "--resume", str(run))
     else:
-        # Eight epochs are few: with λ = 0 one seed of five hardly finds the ball in them, and with
+        # Eight epochs are few: with λ = 0 one seed of four hardly finds the ball in them, and with
         # λ = 1 the model looks almost everywhere. With 0.1 all five find it, and show where.
         _attnact("train", "--name", run.name, "--attention-penalty", "0.1", *options)
     _attnact("evaluate", str(run))
