@@ -6,6 +6,7 @@ cache: each claims shards that nobody has.
 
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -134,13 +135,14 @@ def _serve(
     """The other process: sends its counts as they come, and at last the error if there is one."""
     signal.signal(signal.SIGTERM, _end)
     end_with_parent(signal.SIGTERM)
-    try:
-        backbone, job = take_up(cache, root, config, beside)
-        make_shards(backbone, job, shards, lambda *counts: connection.send(counts))
-    except (KeyboardInterrupt, BrokenPipeError):
-        return  # the parent wants no more
-    except Exception as error:
-        connection.send(error)
+    with suppress(BrokenPipeError, KeyboardInterrupt):  # the parent wants no more
+        try:
+            backbone, job = take_up(cache, root, config, beside)
+            make_shards(backbone, job, shards, lambda *counts: connection.send(counts))
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            connection.send(error)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

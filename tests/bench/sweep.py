@@ -2,6 +2,8 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -13,54 +15,65 @@ from attnact.train.config import TrainConfig
 from attnact.train.lockstep import stacks
 from attnact.train.loop import train, train_together
 from attnact.train.runs import Run, create_run
-from attnact.train.store import bytes_of, open_store
+from attnact.train.store import FeatureStore, bytes_of, open_store
 from attnact.train.sweep import sweep_rows
 from attnact.vocabulary import Split
 from tests.bench.measuring import DEVICE, Row, figure, in_turn, ratio
 
 VIDEOS, FRAMES, PENALTIES = 16, 60, (0.0, 1.0, 10.0)
+BASE = TrainConfig(fold="1", validation=0.0, epochs=1, test_stride=30)
+CONFIGS = (
+    replace(BASE, batch_size=128),
+    replace(BASE, batch_size=128, precision="bfloat16"),
+    replace(BASE, batch_size=32, train_stride=4, attention="context"),
+)
+HOW = ("one after the other", "as a stack")
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    """Both train on the same made features, from the same store."""
+    """All train on the same made features, from the same store."""
     be_quiet(True)
     with tempfile.TemporaryDirectory() as folder:
         cache = make(Path(folder))
         videos = np.arange(VIDEOS)
         store = open_store(cache, videos, "auto", DEVICE)
-        config = TrainConfig(
-            fold="1", validation=0.0, epochs=1, batch_size=32, train_stride=4 if quick else 1
-        )
-        places = (Path(folder, f"run{i}") for i in range(1000))
+        places = (Path(folder, f"run{i}") for i in count())
+        held = f"{bytes_of(cache, videos) / 2**20:,.0f} MiB of features in memory, as for one"
+        for config in CONFIGS[: 1 if quick else None]:
+            one, *others = measured(config, cache, store, places)
+            for how, three in zip(HOW, others, strict=True):
+                yield Row(
+                    f"three λ, {config.attention}, B {config.batch_size}, 3×512, "
+                    f"{config.precision}, trained {how}",
+                    figure(three).text("s", digits=1),
+                    f"{figure(one).text('s', digits=1)} for one λ; "
+                    f"{ratio(three, one).text('×', digits=2)}",
+                    "3 ×, where arithmetic binds",
+                    held + "; what a sweep does here" * (how == HOW[stacks(config, DEVICE)]),
+                )
 
-        def begin(penalties: Sequence[float]) -> list[Run]:
-            made = sweep_rows(config, penalties).values()
-            return [create_run(next(places), it, cache) for it in made]
 
-        def alone() -> None:
-            train(*begin([0.0]), cache, store)
+def measured(
+    config: TrainConfig, cache: FeatureCache, store: FeatureStore, places: Iterator[Path]
+) -> list[list[float]]:
+    """Seconds of one run, of all λ one after the other, and of all as a stack."""
 
-        def in_a_row() -> None:
-            for run in begin(PENALTIES):
-                train(run, cache, store)
+    def begin(penalties: Sequence[float]) -> list[Run]:
+        made = sweep_rows(config, penalties).values()
+        return [create_run(next(places), it, cache) for it in made]
 
-        def stacked() -> None:
-            for _, outcome in train_together(begin(PENALTIES), cache, store):
-                assert not isinstance(outcome, Exception), outcome
+    def alone() -> None:
+        train(*begin([0.0]), cache, store)
 
-        one, *others = in_turn([alone, in_a_row, stacked], 3)
-        held = bytes_of(cache, videos) / 2**20
-        chosen = ("one after the other", "as a stack")[stacks(config, DEVICE)]
-        for how, three in zip(("one after the other", "as a stack"), others, strict=True):
-            yield Row(
-                f"three λ, 3×512, trained and scored {how}",
-                figure(three).text("s", digits=1),
-                f"{figure(one).text('s', digits=1)} for one λ; "
-                f"{ratio(three, one).text('×', digits=2)}",
-                "3 ×, where arithmetic binds",
-                f"{held:,.0f} MiB of features in memory, as for one"
-                + "; what a sweep does here" * (how == chosen),
-            )
+    def in_a_row() -> None:
+        for run in begin(PENALTIES):
+            train(run, cache, store)
+
+    def stacked() -> None:
+        for _, outcome in train_together(begin(PENALTIES), cache, store):
+            assert not isinstance(outcome, Exception), outcome
+
+    return in_turn([alone, in_a_row, stacked], 3)
 
 
 def make(folder: Path) -> FeatureCache:
