@@ -1,68 +1,72 @@
-"""Processes of our own: started so that Ctrl-C does not reach them, and ended when we end."""
+"""Processes of our own: started so that Ctrl-C does not reach them, and ended when we end.
+
+Not those of `multiprocessing`, which run the program's main script again (few say
+`if __name__ == "__main__"`), and end with a traceback if the parent was killed as it started them.
+"""
 
 import ctypes
-import multiprocessing
 import signal
+import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from multiprocessing import resource_tracker
+from collections.abc import Callable
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from threading import Lock
-from types import ModuleType
 from typing import Any
 
-WRITTEN_DOWN = 1.0  # seconds
-STARTING = Lock()  # children are started by several threads, and see one main module
+# `-c` would find modules in the folder at hand first, where any file may be called random.py.
+CHILD = """
+import sys
+sys.path[:] = {path!r}
+from attnact.extract.children import run
+run({end})
+"""
+
+Child = subprocess.Popen[bytes]
 
 
 def start_child(
-    serve: Callable[..., None], *arguments: Any, daemon: bool
-) -> tuple[BaseProcess, "Connection[Any, Any]"]:
+    serve: Callable[..., None], *arguments: Any
+) -> tuple[Child, "Connection[Any, Any]"]:
     """Runs `serve(connection, *arguments)` there; gives the process and our end of the connection.
 
-    daemon: whether it may start no child of its own. Such a one does not run the program's main
-        module again, as Python would: few scripts say `if __name__ == "__main__"`.
+    Raises:
+        OSError: it cannot be started, or ended before it knew what to do.
     """
-    # spawn: a forked child would hold copies of CUDA, threads and open HDF5 files.
-    context = multiprocessing.get_context("spawn")
-    connection, childs_end = context.Pipe(duplex=False)
-    process = context.Process(target=serve, args=(childs_end, *arguments), daemon=daemon)
-    resource_tracker.ensure_running()  # or the first child starts it, which lifts what is blocked
+    connection, childs_end = Pipe(duplex=False)
+    childs_work, work = Pipe(duplex=False)
+    end = childs_end.fileno()
+    command = [sys.executable, "-c", CHILD.format(path=[*map(str, sys.path)], end=end)]
     # Ctrl-C is ours to handle: blocked, it cannot stop a child before the child ignores it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        with STARTING, without_main() if daemon else nullcontext():
-            process.start()
+        with childs_end, childs_work:  # closed, so that the child's death ends the pipes
+            process = subprocess.Popen(command, stdin=childs_work.fileno(), pass_fds=[end])
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        childs_end.close()  # so that the child's death reads as the end of the pipe
+    try:
+        with work:
+            work.send((serve, arguments))
+    except BaseException:
+        end_child(process, connection)
+        raise
     return process, connection
 
 
-@contextmanager
-def without_main() -> Iterator[None]:
-    """Python does not find the main module meanwhile, which a child would run again."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
+def end_child(process: Child, connection: "Connection[Any, Any]") -> None:
+    """Whatever it does."""
+    process.kill()
+    process.wait()
+    connection.close()
+
+
+def run(end: int) -> None:
+    """The child: reads what to do, which a parent that was killed has not told to its end."""
+    work = Connection(sys.stdin.fileno(), writable=False)
     try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def exit_code(process: BaseProcess) -> int | None:
-    """Waits for its end. A thread that starts another child may collect this one's exit code first.
-
-    Python then tells us of none, until that thread has written it down.
-    """
-    process.join()
-    end = time.monotonic() + WRITTEN_DOWN
-    while process.exitcode is None and time.monotonic() < end:
-        time.sleep(0.001)
-    return process.exitcode
+        serve, arguments = work.recv()
+    except (EOFError, OSError):
+        sys.exit(1)
+    serve(Connection(end, readable=False), *arguments)
 
 
 def end_with_parent(number: signal.Signals) -> None:

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import Any
 
 import numpy as np
 
 from attnact.errors import DecoderError, VideoError
-from attnact.extract.children import end_with_parent, exit_code, start_child
+from attnact.extract.children import Child, end_child, end_with_parent, start_child
 from attnact.extract.video import (
     FRAME_SIDE,
     Frame,
@@ -96,7 +96,7 @@ def _answers(work: Sequence[tuple[Any, ...]], time_limit: float) -> Iterator[tup
         try:
             while done < len(work):
                 answer = _receive(process, connection, time_limit)
-                if connection.closed and process.exitcode == -signal.SIGKILL and not again:
+                if connection.closed and process.returncode == -signal.SIGKILL and not again:
                     again = True
                     break
                 if isinstance(answer, Frames):
@@ -110,12 +110,10 @@ def _answers(work: Sequence[tuple[Any, ...]], time_limit: float) -> Iterator[tup
                 if connection.closed:  # the child hung or died
                     break
         finally:
-            process.kill()
-            process.join()
-            connection.close()
+            end_child(process, connection)
 
 
-def _start(work: Sequence[tuple[Any, ...]]) -> tuple[BaseProcess, Any]:
+def _start(work: Sequence[tuple[Any, ...]]) -> tuple[Child, Any]:
     """A child that is ready for the work, and the connection to it; if need be the second one.
 
     Raises:
@@ -132,24 +130,23 @@ def _start(work: Sequence[tuple[Any, ...]]) -> tuple[BaseProcess, Any]:
         ) from error
 
 
-def _attempt(work: Sequence[tuple[Any, ...]]) -> tuple[BaseProcess, Any]:
-    process, connection = start_child(_serve, list(work), daemon=True)
+def _attempt(work: Sequence[tuple[Any, ...]]) -> tuple[Child, Any]:
+    process, connection = start_child(_serve, list(work))
     ready = False
     try:
         ready = connection.poll(STARTING) and connection.recv() == READY
     except (EOFError, OSError):  # it is about to end, with an exit code of its own
-        process.join(1)
+        with suppress(TimeoutExpired):
+            process.wait(1)
     finally:
         if not ready:
-            process.kill()
-            process.join()
-            connection.close()
+            end_child(process, connection)
     if not ready:
-        raise ChildProcessError(f"it ends with exit code {process.exitcode}")
+        raise ChildProcessError(f"it ends with exit code {process.returncode}")
     return process, connection
 
 
-def _receive(process: Any, connection: Any, time_limit: float) -> Any:
+def _receive(process: Child, connection: Any, time_limit: float) -> Any:
     """The next answer; when the child hangs or dies, a `Failed`, and the connection is closed."""
     try:
         if not connection.poll(time_limit):
@@ -162,7 +159,7 @@ def _receive(process: Any, connection: Any, time_limit: float) -> Any:
         return answer
     except (EOFError, OSError):
         connection.close()
-        return Failed(f"the decoder crashed (exit code {exit_code(process)})")
+        return Failed(f"the decoder crashed (exit code {process.wait()})")
 
 
 def _serve(connection: "Connection[Any, Any]", work: Sequence[tuple[Any, ...]]) -> None:

@@ -11,13 +11,14 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from subprocess import TimeoutExpired
 from types import FrameType
 from typing import Any
 
 import torch
 
 from attnact.errors import CacheError
-from attnact.extract.children import end_with_parent, exit_code, start_child
+from attnact.extract.children import end_child, end_with_parent, start_child
 from attnact.extract.config import ExtractConfig
 from attnact.extract.making import Report, make_shards, take_up
 from attnact.extract.pipeline import Extraction
@@ -84,7 +85,7 @@ class _Helper:
         self._device, job = device, extraction.job
         config = replace(extraction.config, device=device)
         arguments = (job.cache, job.root, config, beside, shards)
-        self._process, self.connection = start_child(_serve, *arguments, daemon=False)
+        self._process, self.connection = start_child(_serve, *arguments)
 
     def hear(self, report: Report) -> None:
         """Passes on what the process says next."""
@@ -92,7 +93,7 @@ class _Helper:
             said = self.connection.recv()
         except (EOFError, OSError):
             self.connection.close()
-            code = exit_code(self._process)
+            code = self._process.wait()
             if code and not self.failure:
                 self._fail(f"its process died (exit code {code})")
         else:
@@ -104,10 +105,9 @@ class _Helper:
     def stop(self) -> None:
         """Ends the process if it still runs; it leaves no trace of what is not whole."""
         self._process.terminate()
-        self._process.join(TO_END)
-        self._process.kill()
-        self._process.join()
-        self.connection.close()
+        with suppress(TimeoutExpired):
+            self._process.wait(TO_END)
+        end_child(self._process, self.connection)
 
     def _fail(self, why: str) -> None:
         self.failure = f"{self._device}: {' '.join(why.split())}"

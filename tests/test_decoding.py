@@ -1,6 +1,5 @@
 """Whatever a file does to its decoder, it costs that file and no other."""
 
-import multiprocessing
 import os
 import re
 import signal
@@ -10,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 
 from attnact.errors import DecoderError, VideoError
 from attnact.extract import decoding
+from attnact.extract.children import Child, start_child
 from attnact.extract.decoding import BLOCK, Ended, Event, Failed, Frames, decode, probe_all
 from attnact.extract.video import probe, read_frames, resize
 
@@ -42,6 +43,20 @@ def fifo(tmp_path: Path) -> Path:
     path = tmp_path / "hangs.avi"
     os.mkfifo(path)
     return path
+
+
+@pytest.fixture
+def running(monkeypatch) -> Callable[[], list[Child]]:
+    """The decoders that run now."""
+    started = []
+
+    def start(*arguments: Any) -> Any:
+        child = start_child(*arguments)
+        started.append(child[0])
+        return child
+
+    monkeypatch.setattr(decoding, "start_child", start)
+    return lambda: [process for process in started if process.poll() is None]
 
 
 def gather(events: Iterator[tuple[int, Event]]) -> list[tuple[list[np.ndarray], Ended | Failed]]:
@@ -103,13 +118,13 @@ def test_a_video_error_fails_its_file_alone(clips):
         assert end == Failed(str(caught.value))
 
 
-def test_a_file_that_hangs_fails_and_the_next_is_read(clips, fifo):
+def test_a_file_that_hangs_fails_and_the_next_is_read(clips, fifo, running):
     paths = [clips / "one.avi", fifo, clips / "more.avi"]
     found = gather(decode(paths, "pyav", "squash", LIMIT))
     hold(paths[0], found[0])
     assert found[1] == ([], Failed("no frame in 5 s (the time limit)"))
     hold(paths[2], found[2])
-    assert multiprocessing.active_children() == []
+    assert running() == []
 
 
 def test_a_reader_that_is_slow_is_no_file_that_hangs(clips):
@@ -121,17 +136,17 @@ def test_a_reader_that_is_slow_is_no_file_that_hangs(clips):
     hold(clips / "one.avi", found[1])
 
 
-def kill_whoever_opens(fifo: Path) -> None:
+def kill_whoever_opens(fifo: Path, running: Callable[[], list[Child]]) -> None:
     for _ in range(2):  # for whoever is killed is tried again
         with fifo.open("wb"):  # returns when the decoder opens the other end
-            (decoder,) = multiprocessing.active_children()
+            (decoder,) = running()
             decoder.kill()
-            decoder.join()  # of all its threads, or the next would be taken to have opened it
+            decoder.wait()  # of all its threads, or the next would be taken to have opened it
 
 
-def test_a_file_that_crashes_the_decoder_fails_and_the_next_is_read(clips, fifo):
+def test_a_file_that_crashes_the_decoder_fails_and_the_next_is_read(clips, fifo, running):
     paths = [clips / "one.avi", fifo, clips / "more.avi"]
-    killer = threading.Thread(target=kill_whoever_opens, args=(fifo,))
+    killer = threading.Thread(target=kill_whoever_opens, args=(fifo, running))
     killer.start()
     found = gather(decode(paths, "pyav", "squash", PATIENCE))
     killer.join()
@@ -141,22 +156,22 @@ def test_a_file_that_crashes_the_decoder_fails_and_the_next_is_read(clips, fifo)
 
 
 @pytest.mark.parametrize("read", [1, 2])
-def test_a_decoder_killed_between_frames_leaves_its_file_whole(clips, read):
+def test_a_decoder_killed_between_frames_leaves_its_file_whole(clips, read, running):
     paths = [clips / "long.avi", clips / "more.avi"]
     events = decode(paths, "pyav", "squash", PATIENCE)
     before = [next(events) for _ in range(read)]
-    (decoder,) = multiprocessing.active_children()
+    (decoder,) = running()
     decoder.kill()
     found = gather(iter([*before, *events]))
     for path, file in zip(paths, found, strict=True):
         hold(path, file)
 
 
-def test_a_decoder_that_crashes_by_itself_fails_its_file(clips):
+def test_a_decoder_that_crashes_by_itself_fails_its_file(clips, running):
     paths = [clips / "long.avi", clips / "more.avi"]
     events = decode(paths, "pyav", "squash", PATIENCE)
     before = next(events)
-    (decoder,) = multiprocessing.active_children()
+    (decoder,) = running()
     os.kill(decoder.pid, signal.SIGSEGV)
     found = gather(iter([before, *events]))
     assert len(found[0][0]) < FRAMES["long.avi"]
@@ -165,13 +180,13 @@ def test_a_decoder_that_crashes_by_itself_fails_its_file(clips):
 
 
 @pytest.mark.parametrize("read", [0, 1, 3])
-def test_closing_early_leaves_no_process(clips, read):
+def test_closing_early_leaves_no_process(clips, read, running):
     events = decode([clips / "long.avi"] * 2, "pyav", "squash", PATIENCE)
     for _ in range(read):
         next(events)
-    assert len(multiprocessing.active_children()) == min(read, 1)
+    assert len(running()) == min(read, 1)
     events.close()
-    assert multiprocessing.active_children() == []
+    assert running() == []
 
 
 def test_probe_all(clips, fifo):
@@ -184,13 +199,13 @@ def test_probe_all(clips, fifo):
 
 
 @pytest.mark.parametrize(("serve", "code"), [(os.abort, -6), (sys.exit, 0)], ids=["crash", "exit"])
-def test_where_no_decoder_starts_no_video_fails(clips, monkeypatch, serve, code):
+def test_where_no_decoder_starts_no_video_fails(clips, monkeypatch, serve, code, running):
     """Each dies before it has begun with a file; a second one is tried."""
     monkeypatch.setattr(decoding, "_serve", partial(die, serve))
     why = re.escape(f"can be started (it ends with exit code {code}); make room")
     with pytest.raises(DecoderError, match=why):
         list(decode([clips / "one.avi"], "pyav", "squash", PATIENCE))
-    assert multiprocessing.active_children() == []
+    assert running() == []
 
 
 def die(how: Callable[[], None], *_: object) -> None:
@@ -198,35 +213,42 @@ def die(how: Callable[[], None], *_: object) -> None:
 
 
 def test_where_processes_cannot_be_made_no_video_fails(clips, monkeypatch):
-    def full(_: object) -> None:
+    def full(*_: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", full)
+    monkeypatch.setattr(decoding, "start_child", full)
     with pytest.raises(DecoderError, match=r"can be started \(Resource temporarily unavailable\)"):
         list(probe_all([clips / "one.avi"], PATIENCE))
 
 
 def test_a_decoder_that_starts_at_the_second_attempt(clips, monkeypatch):
-    start, failed = multiprocessing.context.SpawnProcess.start, []
+    failed = []
 
-    def full_once(process: Any) -> None:
+    def full_once(*arguments: Any) -> Any:
         if not failed:
             failed.append(1)
             raise OSError(12, "Cannot allocate memory")
-        start(process)
+        return start_child(*arguments)
 
-    monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", full_once)
+    monkeypatch.setattr(decoding, "start_child", full_once)
     (found,) = gather(decode([clips / "one.avi"], "pyav", "squash", PATIENCE))
     hold(clips / "one.avi", found)
 
 
 PARENT = """
-import multiprocessing, sys, time
+import sys, time
 from pathlib import Path
+from attnact.extract import decoding
 from attnact.extract.decoding import decode
+
+def start(*arguments):
+    child = start_child(*arguments)
+    print(child[0].pid, flush=True)
+    return child
+
+start_child, decoding.start_child = decoding.start_child, start
 events = decode([Path(sys.argv[1]), Path(sys.argv[2])], "pyav", "squash", 600)
 next(events), next(events)
-print(multiprocessing.active_children()[0].pid, flush=True)
 time.sleep(600)
 """
 
@@ -245,41 +267,18 @@ def wait_for(happens: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_ctrl_c_stops_no_decoder_while_it_starts(clips, capfd):
+def test_ctrl_c_stops_no_decoder_while_it_starts(clips, capfd, running):
     """A terminal sends it to every process; only ours may answer."""
     events = decode([clips / "more.avi"], "pyav", "squash", PATIENCE)
     reader = threading.Thread(target=lambda: found.extend(gather(events)))
     found: list[Any] = []
     reader.start()
-    while not (decoders := multiprocessing.active_children()):
+    while not (decoders := running()):
         time.sleep(0.001)
     os.kill(decoders[0].pid, signal.SIGINT)
     reader.join()
     hold(clips / "more.avi", found[0])
     assert "Traceback" not in capfd.readouterr().err
-
-
-FIRST = """
-import signal
-from multiprocessing import util
-from pathlib import Path
-from attnact.extract.decoding import probe_all
-
-def spy(*arguments):
-    print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
-    return spawn(*arguments)
-
-spawn, util.spawnv_passfds = util.spawnv_passfds, spy
-list(probe_all([Path("none.avi")], 60))
-"""
-
-
-def test_ctrl_c_is_blocked_for_the_first_decoder_too():
-    """Python starts a process beside it, to look after both, and then unblocks what was blocked."""
-    command = [sys.executable, "-c", FIRST]
-    root = Path(__file__).parents[1]
-    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    assert result.stdout == "True\n" * 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a decoder that hangs lives on")
@@ -298,28 +297,8 @@ def test_a_hanging_decoder_dies_with_its_parent(clips, fifo):
 @pytest.mark.parametrize("piece", [("probe",), ("decode", "pyav", "squash")])
 def test_a_decoder_that_nobody_listens_to_ends_without_a_word(clips, monkeypatch, piece):
     monkeypatch.setattr(decoding, "end_with_parent", lambda number: None)
-    ours, theirs = multiprocessing.Pipe()
+    ours, theirs = Pipe()
     ours.close()
     kind, *how = piece
     for path in (clips / "one.avi", clips / "no such file.avi"):
         decoding._serve(theirs, [(kind, path, *how)])
-
-
-SCRIPT = """
-import sys
-from pathlib import Path
-from attnact.extract.decoding import Frames, decode
-
-events = [event for _, event in decode([Path(sys.argv[1])], "pyav", "squash", 60)]
-print(sum(len(event.frames) for event in events if isinstance(event, Frames)))
-"""
-
-
-def test_a_script_without_a_guard_decodes(clips, tmp_path):
-    """Python would run it again in each child, which would start children of its own."""
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [sys.executable, str(script), str(clips / "more.avi")]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert (result.stdout, result.stderr) == (f"{FRAMES['more.avi']}\n", "")

@@ -15,45 +15,6 @@ from attnact.extract.devices import parse_devices
 TESTS = Path(__file__).resolve().parent
 SHARDS = 4
 
-# Read by the command's own process and again by each that it starts, as every program is.
-# Where HELD names a file, the other process tells its number there and stays at its first batch.
-PROGRAM = """
-import multiprocessing
-import os
-import sys
-import time
-from pathlib import Path
-
-if not multiprocessing.current_process().daemon:  # a decoder needs none of it
-    from made_extraction import StandIn
-    from attnact.extract import choosing, devices, plan
-
-    class Held(StandIn):
-        def start(self, frames):
-            held = os.environ.get("HELD")
-            if held and multiprocessing.parent_process():
-                Path(held + ".new").write_text(str(os.getpid()))
-                Path(held + ".new").rename(held)
-                time.sleep(600)
-            return super().start(frames)
-
-    def later(*arguments):  # or all would be done before the other process begins
-        held = not multiprocessing.parent_process() and os.environ.get("HELD")
-        while held and not Path(held).exists():
-            time.sleep(0.01)
-        make_shards(*arguments)
-
-    make_shards, devices.make_shards = devices.make_shards, later
-    plan.SHARD_FRAMES = 50
-    choosing.load_backbone = lambda *arguments: Held()
-
-if __name__ == "__main__":
-    from attnact.cli import main
-
-    typed, sys.argv = sys.argv[1:], ["attnact"]
-    main(typed)
-"""
-
 
 @pytest.fixture(scope="module")
 def videos(make_clip, tmp_path_factory) -> Path:
@@ -67,8 +28,7 @@ def videos(make_clip, tmp_path_factory) -> Path:
 
 def start(videos: Path, out: Path, *options: str, held: Path | str = "") -> subprocess.Popen:
     """In a session of its own."""
-    (videos / "program.py").write_text(PROGRAM)
-    command = [sys.executable, "program.py", "features", "folder", "--videos", "videos"]
+    command = [sys.executable, "-m", "made_devices", "features", "folder", "--videos", "videos"]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
