@@ -1,5 +1,6 @@
 """What the command line says and which exit code it gives when something is wrong."""
 
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from attnact.errors import VideoError
 from attnact.extract.datasets import DATASETS
 from attnact.features import VideoRow
 from attnact.train import runs
+
+ROOT = Path(__file__).resolve().parents[1]
 
 NO_DATA = [
     (("features", "hmdb51"), 1, r"HMDB-51 in data/hmdb51: .*attnact download hmdb51"),
@@ -109,6 +112,14 @@ def test_ctrl_c_before_anything_begins_ends_with_130_too(monkeypatch):
     monkeypatch.setattr(cli.main, "parse_args", interrupt)
     result = CliRunner().invoke(cli.main, ["datasets"])
     assert (result.exit_code, result.output) == (130, "")
+
+
+def test_ctrl_c_in_the_imports_ends_with_130_too(tmp_path):
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", "attnact", "datasets"]
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 
 
 def test_ctrl_c_says_how_training_goes_on(make_cache, tmp_path, monkeypatch):

@@ -102,7 +102,7 @@ def decoders_killed(trials: int, random: np.random.Generator) -> Row:
         shutil.rmtree(made)
         process = attnact(command, Path("log"))
         while not (decoders := [pid for pid in members(process.pid) if is_decoder(pid)]):
-            time.sleep(0.01)
+            assert process.wait(0.01) is None, process.text()
         time.sleep(random.uniform(0, 3))
         for pid in decoders:
             with suppress(ProcessLookupError):
@@ -124,9 +124,9 @@ def largest(group: int) -> int:
 
 
 def is_decoder(pid: int) -> bool:
-    """Whether it is one that decodes; Python starts one more, to look after them."""
+    """Whether it is one that decodes, and no copy of its parent any more."""
     try:
-        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"extract.children" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

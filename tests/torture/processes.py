@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attnact.cli import main
+from attnact.__main__ import main
 from attnact.commands import caches, experiments, extraction, training  # noqa: F401
 from attnact.extract import choosing, plan
 from attnact.train import grid, report, sweep, table1  # noqa: F401
@@ -101,7 +101,8 @@ def attnact(
         before()
         choosing.load_backbone = lambda *_: StandIn()
         plan.SHARD_FRAMES = shard_frames
-        main([*arguments], prog_name="attnact")
+        sys.argv = ["attnact", *arguments]
+        main()
 
     return start(work, log)
 
@@ -121,12 +122,13 @@ def start(work: Callable[[], object], log: Path) -> Process:
         os.dup2(words, 1)
         os.dup2(words, 2)
         os.environ["SOURCE_DATE_EPOCH"] = "0"
-        sys.argv = ["attnact"]
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         work()
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except KeyboardInterrupt:  # before the work began
+        code = 130
     except BaseException:
         traceback.print_exc()
     finally:
