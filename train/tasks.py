@@ -9,6 +9,7 @@ import torch
 
 from attnact.cluster import Cluster, device_of_task
 from attnact.features import FeatureCache
+from attnact.memory import keep_freed_memory
 from attnact.train.config import TrainConfig
 from attnact.train.grid import Cell, Outcomes, train_cells
 from attnact.train.runs import Run
@@ -44,6 +45,7 @@ def _train(
     Raises:
         RunBusyError: another process trains it; and whatever it fails on.
     """
+    keep_freed_memory()
     place = path, config.fold, features_in, device_of_task()
     if place not in _held:
         _held.clear()  # first: two may not fit

@@ -38,8 +38,10 @@ def open_features(cache: Any, folds: list[str], place: str, device: str | None) 
     import torch
 
     from attnact import ranks
+    from attnact.memory import keep_freed_memory
     from attnact.train.store import describe, open_store, videos_in
 
+    keep_freed_memory()
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     videos = videos_in(cache, folds)
     store = open_store(cache, videos, place, where)  # type: ignore[arg-type]  # a checked choice

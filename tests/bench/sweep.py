@@ -56,7 +56,7 @@ def rows(quick: bool) -> Iterator[Row]:
 def measured(
     config: TrainConfig, cache: FeatureCache, store: FeatureStore, places: Iterator[Path]
 ) -> list[list[float]]:
-    """Seconds of one run, of all λ one after the other, and of all as a stack."""
+    """Seconds of one run, before and after the others, of all λ in a row, and of all as a stack."""
 
     def begin(penalties: Sequence[float]) -> list[Run]:
         made = sweep_rows(config, penalties).values()
@@ -73,7 +73,8 @@ def measured(
         for _, outcome in train_together(begin(PENALTIES), cache, store):
             assert not isinstance(outcome, Exception), outcome
 
-    return in_turn([alone, in_a_row, stacked], 3)
+    before, row, after, stack = in_turn([alone, in_a_row, alone, stacked], 3)
+    return [[(a + b) / 2 for a, b in zip(before, after, strict=True)], row, stack]
 
 
 def make(folder: Path) -> FeatureCache:
