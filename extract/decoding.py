@@ -5,6 +5,7 @@ turn. The child reads ahead of the network only as far as the pipe holds; whoeve
 decides how far to read ahead.
 """
 
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -154,12 +155,23 @@ def _receive(process: Child, connection: Any, time_limit: float) -> Any:
             return Failed(f"no frame in {time_limit:g} s (the time limit)")
         answer = connection.recv()
         if isinstance(answer, int):  # a count of frames; their bytes follow
-            pixels = np.frombuffer(connection.recv_bytes(), np.uint8)
-            return Frames(pixels.reshape(answer, FRAME_SIDE, FRAME_SIDE, 3))
+            return Frames(_receive_block(connection, answer))
         return answer
     except (EOFError, OSError):
         connection.close()
         return Failed(f"the decoder crashed (exit code {process.wait()})")
+
+
+def _receive_block(connection: Any, count: int) -> Frame:
+    # Not by `recv_bytes`, which gathers them piece by piece, and holds up the other readers.
+    block = np.empty((count, FRAME_SIDE, FRAME_SIDE, 3), np.uint8)
+    left = block.data.cast("B")
+    while left:
+        read = os.readv(connection.fileno(), [left])
+        if not read:
+            raise EOFError
+        left = left[read:]
+    return block
 
 
 def _serve(connection: "Connection[Any, Any]", work: Sequence[tuple[Any, ...]]) -> None:
@@ -200,4 +212,6 @@ def _send(connection: "Connection[Any, Any]", path: Path, decoder: Decoder, how:
 
 def _send_block(connection: "Connection[Any, Any]", block: Frame) -> None:
     connection.send(len(block))
-    connection.send_bytes(block.data.cast("B"))
+    left = block.data.cast("B")
+    while left:
+        left = left[os.write(connection.fileno(), left) :]

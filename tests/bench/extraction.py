@@ -54,7 +54,7 @@ class Material(NamedTuple):
 
 def rows(quick: bool) -> Iterator[Row]:
     """Everything about extraction, a row as soon as it is measured."""
-    runs = 1 if quick else 3
+    runs = 1 if quick else 5
     with tempfile.TemporaryDirectory() as folder:
         material = material_of(Path(folder), quick)
         taken = in_turn([product(getattr(torch, precision)) for precision in PRECISIONS], runs)
@@ -216,11 +216,12 @@ def whole(name: BackboneName, material: Material, *options: str) -> tuple[float,
     with tempfile.TemporaryDirectory() as folder:
         listing, cache = Path(folder, "clips.csv"), Path(folder, "clips.h5")
         with listing.open("w", newline="") as file:
-            lines = [[clip, f"class {i % 2}"] for i, clip in enumerate(material.clips)]
-            csv.writer(file).writerows([["path", "label"], *lines])
+            sides = ("train", "train", "test", "test")
+            lines = [[clip, i % 2, sides[i % 4]] for i, clip in enumerate(material.clips)]
+            csv.writer(file).writerows([["path", "label", "1"], *lines])
         weights = "random" if name == "googlenet" else str(material.weights)
         command = [sys.executable, "-m", "attnact", "features", "folder", "--videos", listing]
-        command += ["--out", cache, "--backbone", name, "--weights", weights, "--folds", "2"]
+        command += ["--out", cache, "--backbone", name, "--weights", weights]
         command += options
         start = time.perf_counter()
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
