@@ -8,6 +8,7 @@ from typing import Any
 
 import openvino
 import torch
+from openvino import opset1
 from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from openvino.preprocess import PrePostProcessor
@@ -104,6 +105,29 @@ def _converted(network: nn.Module, size: int) -> openvino.Model:
         frontend = FrontEndManager().load_by_framework("pytorch")
         model = frontend.convert(frontend.load(decoder))
     model.reshape([size, FRAME_SIDE, FRAME_SIDE, 3])
+    _forget_where_maxima_lie(model)
     steps = PrePostProcessor(model)
     steps.input().tensor().set_element_type(openvino.Type.u8)
     return steps.build()
+
+
+def _forget_where_maxima_lie(model: openvino.Model) -> None:
+    """Make each pooling give its maxima alone, and not their places too, which nobody reads.
+
+    They are written all the same, which took 7 % of the time of a pass.
+    """
+    for pooling in model.get_ops():
+        if pooling.get_type_name() != "MaxPool":
+            continue
+        told = pooling.get_attributes()
+        plain = opset1.max_pool(
+            pooling.input_value(0),
+            told["strides"],
+            told["pads_begin"],
+            told["pads_end"],
+            told["kernel"],
+            told["rounding_type"].removesuffix("_torch"),
+        )
+        # Torch rounds up as others do, but for a last window that would begin beyond the image.
+        if plain.output(0).partial_shape == pooling.output(0).partial_shape:
+            pooling.output(0).replace(plain.output(0))

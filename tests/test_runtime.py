@@ -101,6 +101,28 @@ def test_openvino_makes_a_cube_the_same_bits_in_any_batch():
         assert torch.equal(run.start(frames[first:last])(), whole[first:last])
 
 
+@pytest.mark.parametrize(
+    ("pooling", "outputs"),
+    [
+        (nn.MaxPool2d(3, stride=1, padding=1), 1),
+        (nn.MaxPool2d(3, stride=2, ceil_mode=True), 1),
+        # Of 226 pixels with the padding: a 76th window would begin in it, and torch has 75.
+        (nn.MaxPool2d(2, stride=3, padding=1, ceil_mode=True), 2),
+    ],
+)
+def test_openvino_pools_as_torch_does_and_writes_no_places(pooling: nn.MaxPool2d, outputs: int):
+    class Pooled(nn.Module):
+        def forward(self, frames: Tensor) -> Tensor:
+            return pooling(frames.permute(0, 3, 1, 2).float()).permute(0, 2, 3, 1).contiguous()
+
+    frames = some_frames(2)
+    made = openvino_runner.OpenVINORunner(Pooled(), "float32", 2).start(frames)()
+    assert torch.equal(made, Pooled()(frames))
+    graph = openvino_runner._converted(Pooled(), 2)
+    found = [node for node in graph.get_ops() if node.get_type_name() == "MaxPool"]
+    assert [node.get_output_size() for node in found] == [outputs]
+
+
 def test_auto_is_the_fastest_that_is_there(monkeypatch):
     monkeypatch.setattr(runtime, "_multiplies_bfloat16", lambda *arguments: True)
     assert choose("auto", "auto", CPU) == ("openvino", "bfloat16")
