@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from tests.bench.extraction import material_of, whole
+from tests.bench.extraction import extracted, material_of
 from tests.bench.measuring import DEVICE, Row, figure, in_turn
 from tests.bench.training import step
 
@@ -36,8 +36,9 @@ SIZES = [
 def rows(quick: bool) -> Iterator[Row]:
     """The rates first, then what follows from them."""
     with tempfile.TemporaryDirectory() as folder:
-        found = [whole("bvlc_googlenet", material_of(Path(folder), quick)) for _ in range(3)]
-    frames, kib = figure([rate for rate, _ in found]), found[0][1]
+        found = [extracted("bvlc_googlenet", material_of(Path(folder), quick)) for _ in range(3)]
+    frames = figure([it.frames / (it.seconds - it.start) for it in found])
+    kib = found[0].kib
     X = torch.rand(32 if quick else B, 30, 49, 1024, device=DEVICE)
     (taken,) = in_turn([step("location", X, torch.bfloat16)], 3)
     clips = figure([len(X) / seconds for seconds in taken])
