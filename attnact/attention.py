@@ -7,11 +7,13 @@ needs, forward and back, of the M models that look at the same clips.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
+from attnact.products import Weights
 from attnact.vocabulary import PenaltyForm
 from attnact.windows import Windows
 
@@ -20,7 +22,7 @@ class Looks(Protocol):
     """A form of attention during one batch, one step after another, and back again."""
 
     def look(self, t: int, hidden: Tensor) -> Tensor:
-        """The attention maps of frame t, (M, B, L), for the hidden states (M, H, B)."""
+        """The attention maps of frame t, (M, B, L), for the hidden states (M, B, H)."""
 
     def start_back(self) -> None:
         """Makes room for the gradients."""
@@ -29,11 +31,15 @@ class Looks(Protocol):
         """From the gradient of those maps to the hidden states'; keeps what its tensors' need."""
 
     def gradients(self, hidden: Tensor) -> tuple[Tensor, ...]:
-        """The gradients of its tensors, given all hidden states that looked, (M, T, H, B)."""
+        """The gradients of its tensors, given all hidden states that looked, (T, M, B, H)."""
 
 
 # Takes the clips, the type of the products, and the tensors, each with the M models first.
 LooksMaker = Callable[..., Looks]
+
+CLIPS_AT_ONCE = 16  # 3 MB
+
+sigmoid_backward: Any = torch.ops.aten.sigmoid_backward.grad_input
 
 
 class LocationAttention(nn.Module):
@@ -58,11 +64,11 @@ class LocationLooks:
 
     def __init__(self, clips: Windows, dtype: torch.dtype, W: Tensor) -> None:
         self.W, self.wide = W.to(dtype), W.dtype
-        self.size = len(W), clips.steps, W.shape[1], len(clips)
+        self.size = clips.steps, len(W), len(clips), W.shape[1]
 
     def look(self, t: int, hidden: Tensor) -> Tensor:
         """See `Looks`."""
-        return torch.softmax(torch.bmm(self.W, hidden).mT.to(self.wide), dim=-1)
+        return torch.softmax(torch.bmm(hidden, self.W.mT).to(self.wide), dim=-1)
 
     def start_back(self) -> None:
         """See `Looks`."""
@@ -70,8 +76,8 @@ class LocationLooks:
 
     def back(self, t: int, hidden: Tensor, maps: Tensor, gradient: Tensor) -> Tensor:
         """See `Looks`."""
-        self.raw[:, t] = _softmax_back(maps, gradient).mT
-        return torch.bmm(self.W.mT, self.raw[:, t])
+        self.raw[t] = _softmax_back(maps, gradient)
+        return torch.bmm(self.raw[t], self.W)
 
     def gradients(self, hidden: Tensor) -> tuple[Tensor, ...]:
         """See `Looks`."""
@@ -96,12 +102,13 @@ class ContextAttention(nn.Module):
         self.hidden = nn.Linear(hidden_size, channels, bias=False)
         self.scores = nn.Linear(channels, 1)
 
-    def project(self, X: Tensor) -> Tensor:
-        """P(X), of the shape of X (..., C): it does not depend on the hidden state."""
-        projected: Tensor = self.features(X)
-        for i, layer in enumerate(self.deeper):
-            projected = layer(torch.tanh(projected) if i else projected)
-        return projected
+    def project(self, X: Tensor, factor: float = 1.0) -> Tensor:
+        """P(X) times the factor, (..., C) as X: it does not depend on the hidden state."""
+        *layers, last = cast("list[nn.Linear]", [self.features, *self.deeper])
+        for i, layer in enumerate(layers):
+            X = layer(torch.tanh(X) if i > 1 else X)
+        X = torch.tanh(X) if len(layers) > 1 else X
+        return linear(X, factor * last.weight, factor * last.bias)
 
     @property
     def looks(self) -> LooksMaker:
@@ -110,12 +117,13 @@ class ContextAttention(nn.Module):
 
     def tensors(self, frames: Tensor) -> tuple[Tensor, ...]:
         """What of it looks at these frames, (n, L, C), and gets a gradient."""
+        # tanh x is 1 − 2σ(−2x), whose 1 a softmax does not see; torch is faster at a sigmoid.
         u, c = (self.inverse_temperature * p for p in (self.scores.weight[0], self.scores.bias))
-        return self.project(frames), self.hidden.weight, u, c
+        return self.project(frames, -2), -2 * self.hidden.weight, -2 * u, c
 
 
 class ContextLooks:
-    """l = softmax(u · tanh(P_t + W h) + c), with P of the frames.
+    """l = softmax(u · σ(P_t + W h) + c), with P of the frames.
 
     P is (M, n, L, C), W (M, C, H), u (M, C), c (M, 1).
     """
@@ -124,93 +132,82 @@ class ContextLooks:
         self, clips: Windows, dtype: torch.dtype, P: Tensor, W: Tensor, u: Tensor, c: Tensor
     ) -> None:
         self.clips, self.P, self.W, self.u, self.c = clips, P, W.to(dtype), u, c
-        self.parts = _of_models(clips, P)
-        # Not in the type of P: the tanh of bfloat16 is slow on a CPU.
-        self.seen = u.new_empty(len(P), len(clips), *P.shape[2:])
+        self.asks = Weights(self.W)
+        self.parts = self._parts(P)
+        # Not in the type of P: the sigmoid of bfloat16 is slow on a CPU.
+        self.room = u.new_empty(len(P), max(map(_clips, self.parts)), *P.shape[2:])
+
+    def _parts(self, values: Tensor) -> list[tuple[Tensor, ...]]:
+        """What each model has of each frame, (M, n, …), step by step and some clips at a time.
+
+        Those of a part stay in the cache of a core: views (M, b, …), T of each part.
+        """
+        parts = [part.movedim(2, 0) for part in self.clips.over(values.transpose(0, 1))]
+        some = CLIPS_AT_ONCE if values.is_cpu else len(self.clips)
+        return [few.unbind(2) for part in parts for few in torch.split(part, some, dim=1)]
 
     def look(self, t: int, hidden: Tensor) -> Tensor:
         """See `Looks`."""
-        seen = self._see(t, hidden)
-        scores = torch.bmm(seen.flatten(1, 2), self.u[..., None]).view(seen.shape[:3])
-        return torch.softmax(scores + self.c[..., None], dim=-1)
+        u, scores = self.u[..., None], []
+        for part, asked in zip(self.parts, self._split(self._ask(hidden)), strict=True):
+            seen = self._see(part[t], asked)
+            scores.append(torch.bmm(seen.flatten(1, 2), u).view(seen.shape[:3]))
+        return torch.softmax(torch.cat(scores, dim=1) + self.c[..., None], dim=-1)
 
     def start_back(self) -> None:
         """See `Looks`."""
         if self.clips.overlap:
             raise ValueError("clips that share frames can be scored, not trained on")
         self.dP, self.du = torch.empty_like(self.P), torch.zeros_like(self.u)
-        self.dparts = _of_models(self.clips, self.dP)
+        self.dparts = self._parts(self.dP)
         M, C = self.u.shape
-        self.dwanted = self.W.new_empty(M, self.clips.steps, C, len(self.clips))
+        self.dasked = self.u.new_empty(self.clips.steps, M, len(self.clips), C)
+        self.ones = self.u.new_ones(M, 1, self.P.shape[2])
+        self.asks_back = Weights(self.W.mT)
 
     def back(self, t: int, hidden: Tensor, maps: Tensor, gradient: Tensor) -> Tensor:
         """See `Looks`."""
-        raw = _softmax_back(maps, gradient)
-        # Made again: to keep it for every frame would take as much memory as P.
-        seen = self._see(t, hidden)
-        self.du += torch.bmm(raw.flatten(1, 2)[:, None], seen.flatten(1, 2))[:, 0]
-        # tanh' = 1 - tanh². The gradients before a softmax sum to 0 over the locations, so that of
-        # their sum here only the second part is left.
-        square, u = seen.square_(), self.u[:, None]
-        summed = torch.bmm(raw.flatten(0, 1)[:, None], square.flatten(0, 1))
-        self.dwanted[:, t] = (summed.view(-1, len(self.clips), u.shape[-1]) * -u).mT
-        u = u[:, None]
-        slopes = square.mul_(-u).add_(u), raw[..., None]
-        for dpart, slope, scale in zip(
-            self.dparts, *(_split(factor, self.dparts) for factor in slopes), strict=True
-        ):
-            torch.mul(slope, scale, out=dpart[:, :, t])
-        return torch.bmm(self.W.mT, self.dwanted[:, t])
+        raw, u = _softmax_back(maps, gradient), self.u[:, None]
+        rows = map(self._split, (self._ask(hidden), raw, self.dasked[t]))
+        for part, dpart, asked, draw, dasked in zip(self.parts, self.dparts, *rows, strict=True):
+            # Made again: to keep it for every frame would take as much memory as P.
+            seen = self._see(part[t], asked)
+            self.du += torch.bmm(draw.flatten(1, 2)[:, None], seen.flatten(1, 2))[:, 0]
+            slope = sigmoid_backward(draw[..., None].expand_as(seen), seen, grad_input=seen)
+            torch.mul(slope, u[:, None], out=dpart[t])
+            dasked[...] = torch.matmul(self.ones[:, None], slope)[:, :, 0] * u
+        return self.asks_back.times(self.dasked[t].to(self.W.dtype))
 
     def gradients(self, hidden: Tensor) -> tuple[Tensor, ...]:
         """See `Looks`."""
-        W = weight_gradients(self.dwanted, hidden).to(self.u.dtype)
+        W = weight_gradients(self.dasked.to(self.W.dtype), hidden).to(self.u.dtype)
         # A softmax does not see c, which all its inputs share.
         return self.dP, W, self.du, torch.zeros_like(self.c)
 
-    def _see(self, t: int, hidden: Tensor) -> Tensor:
-        wanted = turned(torch.bmm(self.W, hidden).to(self.seen.dtype))[:, :, None]
-        both = (_split(each, self.parts) for each in (wanted, self.seen))
-        for part, asked, seen in zip(self.parts, *both, strict=True):
-            torch.add(part[:, :, t], asked, out=seen)
-        return self.seen.tanh_()
+    def _ask(self, hidden: Tensor) -> Tensor:
+        return self.asks.times(hidden).to(self.u.dtype)
+
+    def _split(self, values: Tensor) -> tuple[Tensor, ...]:
+        """What each clip has, (M, B, …), part by part."""
+        return torch.split(values, [_clips(part) for part in self.parts], dim=1)
+
+    def _see(self, part: Tensor, asked: Tensor) -> Tensor:
+        seen = self.room[:, : part.shape[1]]
+        return torch.add(part, asked[:, :, None], out=seen).sigmoid_()
+
+
+def _clips(part: Sequence[Tensor]) -> int:
+    return part[0].shape[1]
 
 
 def weight_gradients(doutputs: Tensor, inputs: Tensor) -> Tensor:
-    """Of the weights (M, outputs, inputs) of affine maps, over all steps: (M, T, …, B) of each.
+    """Of the weights (M, outputs, inputs) of affine maps, over all steps: (T, M, B, …) of each.
 
-    One product a model: they are large, and a batch of them is slow in bfloat16 on a CPU. There
-    float32 is added up step by step, which is faster than bringing the steps together first.
+    One product a model: they are large, and a batch of them is slow in bfloat16 on a CPU.
     """
-    if doutputs.is_cpu and doutputs.dtype != torch.bfloat16:
-        sums = doutputs.new_zeros(len(doutputs), doutputs.shape[2], inputs.shape[2])
-        for total, model_doutputs, model_inputs in zip(sums, doutputs, inputs, strict=True):
-            for doutput, taken in zip(model_doutputs, model_inputs, strict=True):
-                torch.addmm(total, doutput, taken.t(), out=total)
-        return sums
-    pairs = zip(doutputs.transpose(1, 2), inputs.transpose(1, 2), strict=True)
-    return torch.stack([doutput.flatten(1) @ taken.flatten(1).t() for doutput, taken in pairs])
-
-
-def turned(matrices: Tensor) -> Tensor:
-    """Each model's matrix (M, I, J) transposed, (M, J, I), in new memory.
-
-    torch copies a single matrix much faster than a stack of them.
-    """
-    new = matrices.new_empty(matrices.mT.shape)
-    for one, matrix in zip(new, matrices, strict=True):
-        one.copy_(matrix.t())
-    return new
-
-
-def _of_models(clips: Windows, values: Tensor) -> list[Tensor]:
-    """What each model has of each frame, (M, n, …), for every clip: views (M, b, T, …), Σb = B."""
-    return [part.movedim(2, 0) for part in clips.over(values.transpose(0, 1))]
-
-
-def _split(values: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """What each clip has, (M, B, …), part by part."""
-    return torch.split(values, [part.shape[1] for part in parts], dim=1)
+    M = doutputs.shape[1]
+    pairs = [(doutputs[:, m].flatten(0, 1), inputs[:, m].flatten(0, 1)) for m in range(M)]
+    return torch.stack([doutput.t() @ taken for doutput, taken in pairs])
 
 
 def _softmax_back(maps: Tensor, gradient: Tensor) -> Tensor:

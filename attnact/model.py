@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from attnact.attention import ContextAttention, LocationAttention
 from attnact.features import CHANNELS, LOCATIONS
 from attnact.layers import Dropout, Head, LSTMLayer, StartState, frame_means
-from attnact.recurrence import attend
+from attnact.recurrence import attend, product_type
 from attnact.vocabulary import AttentionForm, DropoutForm, ModelKind
 from attnact.windows import Windows
 
@@ -110,10 +110,12 @@ class AttentionLSTM(Model):
         return [(layer.gates.weight, layer.gates.bias) for layer in layers]
 
     def keep(self, clips: Windows) -> list[Tensor | None]:
-        """What each layer's input is multiplied by, (T, inputs, B): dropout."""
+        """What each layer's input is multiplied by, (T, B, inputs): dropout."""
         inputs = [self.config.channels] + [self.config.hidden_size] * (len(self.layers) - 1)
-        shapes = [(clips.steps, size, len(clips)) for size in inputs]
-        return [self.dropout.keep(shape, self.head.classes.weight, 2) for shape in shapes]
+        shapes = [(clips.steps, len(clips), size) for size in inputs]
+        weight = self.head.classes.weight
+        like = weight.detach()[:1].to(product_type(weight))
+        return [self.dropout.keep(shape, like, 1) for shape in shapes]
 
 
 class PooledLSTM(Model):

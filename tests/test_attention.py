@@ -29,7 +29,7 @@ def map_at(attention: LocationAttention | ContextAttention, X: Tensor, t: int, h
     clips = Windows.of(X)
     with torch.no_grad():
         tensors = [tensor[None] for tensor in attention.tensors(clips.frames)]
-        return attention.looks(clips, h.dtype, *tensors).look(t, h.mT[None])[0]
+        return attention.looks(clips, h.dtype, *tensors).look(t, h[None])[0]
 
 
 def random_maps(seed: int, sharpness: float) -> Tensor:

@@ -363,7 +363,7 @@ def test_learns_several_classes(multi_label_cache: FeatureCache, tmp_path: Path)
     run = start(tmp_path / "run", multi_label_cache, fold="wide", validation=0.5, epochs=6)
     found = go(run, multi_label_cache)
     assert (found["metric"], found["videos"]) == ("mAP", 6)
-    assert found["value"] > 0.9  # chance: about 0.4
+    assert found["value"] > 0.7  # chance: about 0.4; over 24 runs of other seeds 0.77 to 0.97
     assert load_checkpoint(run.model).multi_label
 
 

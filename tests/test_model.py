@@ -1,5 +1,6 @@
 """The soft-attention LSTM against NumPy loops over the equations, and the released code."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnact.layers import frame_means
+from attnact.layers import Dropout, frame_means
 from attnact.model import AttentionLSTM, Model, ModelConfig, build_model
 from attnact.train.loss import clip_loss
 from attnact.vocabulary import ModelKind
@@ -210,12 +211,9 @@ def test_dropout_in_training(config: ModelConfig, monkeypatch: pytest.MonkeyPatc
     def every_other(x: Any) -> Any:
         return x * (np.arange(x.shape[-1]) % 2)
 
-    def draw(shape: Sequence[int], device: torch.device) -> Tensor:
-        # Of the recurrence a column is a clip: (T, inputs, B), where B is not a layer's size.
-        units = shape[1] if shape[-1] == len(MASK) else shape[-1]
-        odd = torch.arange(units, device=device) % 2 == 1
-        drawn = torch.where(odd, 32767, -32768).to(torch.int16)
-        return drawn[:, None].expand(*shape) if shape[-1] == len(MASK) else drawn.expand(*shape)
+    def draw(shape: Sequence[int], kind: torch.dtype, device: torch.device) -> Tensor:
+        odd = torch.arange(shape[-1], device=device) % 2 == 1
+        return torch.where(odd, 32767, -32768).to(kind).expand(*shape)
 
     monkeypatch.setattr("attnact.layers.draw", draw)
     config = replace(config, dropout=0.3)
@@ -292,14 +290,28 @@ def test_dropout_of_the_baselines(kind: Any, monkeypatch: pytest.MonkeyPatch) ->
     """Every connection from layer to layer, and those of the head: 2 layers drop 4 times."""
     seen = []
 
-    def draw(shape: Sequence[int], device: torch.device) -> Tensor:
+    def draw(shape: Sequence[int], kind: torch.dtype, device: torch.device) -> Tensor:
         seen.append(shape[-1])
-        return torch.zeros(*shape, dtype=torch.int16, device=device)
+        return torch.zeros(*shape, dtype=kind, device=device)
 
     monkeypatch.setattr("attnact.layers.draw", draw)
     config = replace(SMALL, kind=kind, lstm_layers=2, dropout=0.3)
     make(config).train()(clips(), torch.from_numpy(MASK))
     assert seen == [C, H, H, H]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.3, 0.75, 0.9])
+def test_dropout_drops_its_share(share: float) -> None:
+    """Each unit by itself, whether a byte draws for it or two."""
+    torch.manual_seed(0)
+    kept = Dropout(share, "paper").train().keep((1000, 400), torch.ones(1))
+    assert kept is not None
+    torch.testing.assert_close(kept.unique(), torch.tensor([0, 1 / (1 - share)]))
+    dropped = (kept == 0).double()
+    deviation = math.sqrt(share * (1 - share))
+    assert abs(dropped.mean().item() - share) < 5 * deviation / math.sqrt(dropped.numel())
+    between = torch.corrcoef(dropped[:, :8].T) - torch.eye(8)
+    assert between.abs().max() < 5 / math.sqrt(1000)
 
 
 def test_frame_means() -> None:

@@ -149,20 +149,21 @@ def scoring(form: AttentionForm, clips: int, runs: int) -> Row:
     )
 
 
-def layer_operations(clips: int) -> float:
-    """Of the LSTM layers, the head and the attention's own product, forward."""
+def layer_operations(form: AttentionForm, clips: int) -> float:
+    """Of the LSTM layers, the head and the attention's own products, forward."""
     gates = (C + H + (LAYERS - 1) * 2 * H) * 4 * H
     head = H * H + H * CLASSES
-    return 2.0 * clips * T * (gates + head + L * (H + C))
+    looks = L * (H + C) if form == "location" else H * C + 2 * L * C
+    return 2.0 * clips * T * (gates + head + looks)
 
 
 def training_work(form: AttentionForm, B: int) -> Work:
     """Forward, and back to the inputs and to the weights; the features get no gradient."""
     projected = 2 * 2.0 * B * T * L * C * C if form == "context" else 0.0
-    return Work(3 * layer_operations(B) + projected, 2 * 4.0 * B * T * L * C)
+    return Work(3 * layer_operations(form, B) + projected, 2 * 4.0 * B * T * L * C)
 
 
 def scoring_work(form: AttentionForm, clips: int) -> Work:
     """Forward; what a frame alone decides once for all clips that share it."""
     projected = 2.0 * (clips + T - 1) * L * C * C if form == "context" else 0.0
-    return Work(layer_operations(clips) + projected, 4.0 * clips * T * L * C)
+    return Work(layer_operations(form, clips) + projected, 4.0 * clips * T * L * C)
