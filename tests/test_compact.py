@@ -113,8 +113,8 @@ def test_widen(dtype, order):
     q = torch.from_numpy(stored.cubes).view(2, 3, 49, 1024)
     if order == "channels first":
         q = q.transpose(-1, -2).contiguous().transpose(-1, -2)
-    wide = widen(Stored(q, torch.from_numpy(stored.scales).view(2, 3, 49)), dtype)
-    assert (wide.dtype, wide.is_contiguous()) == (dtype, True)
+    wide = torch.empty(q.shape, dtype=dtype)
+    widen(Stored(q, torch.from_numpy(stored.scales).view(2, 3, 49)), wide)
     expected = torch.from_numpy(to_float(stored)).view(2, 3, 49, 1024)
     rounding = torch.finfo(dtype).eps / 2
     torch.testing.assert_close(wide.float(), expected, rtol=rounding + 1e-6, atol=1e-7)
@@ -123,7 +123,7 @@ def test_widen(dtype, order):
 @pytest.mark.parametrize("kept", [torch.float16, torch.float32])
 def test_features_that_are_floats_are_only_cast(kept):
     x = torch.rand(2, 3, 49, 8).to(kept)
-    assert torch.equal(widen(Stored(x, None)), x.float())
+    wide = torch.empty(2, 3, 49, 8)
+    assert torch.equal(widen(Stored(x, None), wide), x.float())
     turned = x.transpose(-1, -2).contiguous().transpose(-1, -2)
-    assert torch.equal(widen(Stored(turned, None)), x.float())
-    assert widen(Stored(turned, None)).is_contiguous()
+    assert torch.equal(widen(Stored(turned, None), wide.zero_()), x.float())

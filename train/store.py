@@ -5,8 +5,9 @@ type, float16 or uint8, until the batch is on the device and its step begins.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ __all__ = [
     "videos_in",
 ]
 
+FRAMES_AT_ONCE = 32  # of 200 KB each in float32
 ROOM = 0.7  # of the free memory; the rest is for the model and for other programs
 
 
@@ -111,36 +113,73 @@ def batches(
 ) -> Iterator[Batch]:
     """The clips in this order, `size` at a time; None: as they stand, sharing their frames.
 
-    The next is gathered, and copied to the device, while one is worked on; then it is widened to
-    `dtype`.
+    Their features are widened to `dtype` on the device: on a CPU in the place of the last batch's,
+    for new memory costs more than the work. While one batch is worked on, the next is read from the
+    disk or copied to a GPU.
     """
     every = np.arange(len(clips)) if order is None else order
     parts = [clips[every[start : start + size]] for start in range(0, len(every), size)]
+    if order is None:
+        wanted = [windows(part) for part in parts]
+    else:
+        wanted = [
+            (part.positions().ravel(), [Window(0, len(part), CLIP_FRAMES, 1)]) for part in parts
+        ]
+    positions = [frames for frames, _ in wanted]
+    # What would only copy memory meanwhile would take the cores from the work itself.
+    here = store.device.type == "cpu" and isinstance(store, MemoryStore)
+    found = _on_time(store, positions, dtype) if here else _ahead(store, positions, dtype)
+    with closing(found):
+        for part, (_, over), frames in zip(parts, wanted, found, strict=True):
+            shared = Windows(frames, over, CLIP_FRAMES)
+            X = shared if order is None else shared.gather(frames)
+            yield Batch(X, torch.from_numpy(part.mask()).to(store.device), part.video)
+
+
+def _on_time(
+    store: FeatureStore, wanted: Sequence[Ints], dtype: torch.dtype
+) -> Generator[Tensor, None, None]:
+    """The features at these positions, (n, L, C) of each, gathered when they are asked for."""
+    room = _room(wanted, dtype)
+    for positions in wanted:
+        # Some at a time: they are widened in the cache of a core.
+        for start in range(0, len(positions), FRAMES_AT_ONCE):
+            some = positions[start : start + FRAMES_AT_ONCE]
+            widen(store.gather(some), room[start : start + len(some)])
+        yield room[: len(positions)]
+
+
+def _ahead(
+    store: FeatureStore, wanted: Sequence[Ints], dtype: torch.dtype
+) -> Generator[Tensor, None, None]:
+    """The same, of which the next are brought to the device by another thread meanwhile."""
     on_gpu = store.device.type == "cuda"
     stream: Any = torch.cuda.Stream(store.device) if on_gpu else None  # type: ignore[no-untyped-call]
-    # On a CPU two batches take turns in the same memory: new memory costs as much as the copy.
-    # torch does that by itself for a GPU's memory and for pinned memory.
-    most = 0 if on_gpu else min(size, len(every)) * CLIP_FRAMES * store.frame_bytes
+    # On a CPU two batches take turns. A GPU's memory and pinned memory torch keeps by itself.
+    most = 0 if on_gpu else max(map(len, wanted), default=0) * store.frame_bytes
     rooms = [torch.empty(most, dtype=torch.uint8) if most else None for _ in range(2)]
+    room = None if on_gpu else _room(wanted, dtype)
 
-    def bring(i: int) -> tuple[Stored, list[Window], Any]:
-        part, whole = parts[i], [Window(0, len(parts[i]), CLIP_FRAMES, 1)]
-        positions, over = windows(part) if order is None else (part.positions().ravel(), whole)
+    def bring(i: int) -> tuple[Stored, Any]:
         with torch.cuda.stream(stream):  # of None it does nothing
-            cubes = store.gather(positions, rooms[i % 2]).to(store.device)
-            return cubes, over, stream.record_event() if stream else None
+            cubes = store.gather(wanted[i], rooms[i % 2]).to(store.device)
+            return cubes, stream.record_event() if stream else None
 
-    with ThreadPoolExecutor(1, "gather") as ahead:
-        coming = ahead.submit(bring, 0) if parts else None
-        for i, part in enumerate(parts):
+    with ThreadPoolExecutor(1, "gather") as thread:
+        coming = thread.submit(bring, 0) if wanted else None
+        for i, positions in enumerate(wanted):
             assert coming is not None
-            cubes, over, arrived = coming.result()
-            coming = ahead.submit(bring, i + 1) if i + 1 < len(parts) else None
+            found, arrived = coming.result()
+            coming = thread.submit(bring, i + 1) if i + 1 < len(wanted) else None
             if arrived is not None:
-                _hand_over(cubes, arrived, store.device)
-            shared = Windows(widen(cubes, dtype), over, CLIP_FRAMES)
-            X = shared if order is None else shared.gather(shared.frames)
-            yield Batch(X, torch.from_numpy(part.mask()).to(store.device), part.video)
+                _hand_over(found, arrived, store.device)
+            shape = found.cubes.shape
+            wide = torch.empty(shape, dtype=dtype, device=store.device) if room is None else room
+            yield widen(found, wide[: len(positions)])
+
+
+def _room(wanted: Sequence[Ints], dtype: torch.dtype) -> Tensor:
+    return torch.empty(max(map(len, wanted), default=0), LOCATIONS, CHANNELS, dtype=dtype)
 
 
 def _hand_over(cubes: Stored, arrived: Any, device: torch.device) -> None:

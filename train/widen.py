@@ -25,14 +25,13 @@ class Stored(NamedTuple):
         return Stored(cubes, scales if scales is None else scales.to(device, non_blocking=True))
 
 
-def widen(stored: Stored, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The features as floats of this type, (n, L, C), location by location in memory."""
+def widen(stored: Stored, wide: Tensor) -> Tensor:
+    """The features as floats, written to `wide`, (n, L, C) of any float."""
     cubes, scales = stored
-    wide = torch.empty(cubes.shape, dtype=dtype, device=cubes.device)
     if scales is None:
         return wide.copy_(cubes)
     roots = (scales.sqrt() / STEPS).unsqueeze(-1)  # s (q / 255)² is (q √s / 255)²
-    if dtype == torch.float32:
+    if wide.dtype == torch.float32:
         return wide.copy_(cubes).mul_(roots).square_()
     # Rounded once, at the end. A CPU does it some frames at a time, which stays in its cache.
     some = 16 if wide.device.type == "cpu" else len(wide)
