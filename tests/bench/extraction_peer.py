@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import safetensors.torch
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import local_response_norm
 
@@ -24,33 +25,41 @@ from attnact.extract import bvlc_googlenet
 from attnact.extract.googlenet import import_torchvision
 
 SIDE, BATCH = 224, 32
+Transform = Callable[[Image.Image], Tensor]  # of a frame, to (3, 224, 224)
 
 
-def torchvisions() -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-    """The network up to inception 5b, and its transform."""
+def torchvisions() -> tuple[nn.Module, Transform]:
+    """The network up to inception 5b, and its transform, as torchvision's pages have it."""
     vision = import_torchvision()
     network = vision.models.GoogLeNet(aux_logits=False, init_weights=False)
     network.avgpool = network.dropout = network.fc = nn.Identity()
-    mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    return (
-        network,
-        lambda x: (x / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None],
-    )
+    transforms = vision.transforms
+    steps = [
+        transforms.Resize((SIDE, SIDE)),
+        transforms.ToTensor(),
+        transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    ]
+    return network, transforms.Compose(steps)
 
 
-def caffes(weights: str) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-    """The network with torch's own normalisation, and its transform."""
+def caffes(weights: str) -> tuple[nn.Module, Transform]:
+    """The network with torch's own normalisation, and Caffe's transform."""
     bvlc_googlenet.local_response_norm = lambda x: local_response_norm(x, 5, 1e-4, 0.75, 1.0)
     network = bvlc_googlenet.BVLCGoogLeNet()
     network.load_state_dict(safetensors.torch.load_file(weights), strict=False)
-    return network, lambda x: x.flip(1) - torch.tensor(bvlc_googlenet.MEAN_BGR)[:, None, None]
+    mean = np.array(bvlc_googlenet.MEAN_BGR, np.float32)
+
+    def transform(image: Image.Image) -> Tensor:
+        bgr = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))[..., ::-1]
+        return torch.from_numpy(np.ascontiguousarray((bgr - mean).transpose(2, 0, 1)))
+
+    return network, transform
 
 
-def read(path: str) -> np.ndarray:
-    """The frames of a clip, (n, 224, 224, 3)."""
+def read(path: str, transform: Transform) -> Tensor:
+    """The frames of a clip, (n, 3, 224, 224)."""
     with av.open(path) as container:
-        frames = [frame.to_image().resize((SIDE, SIDE), 2) for frame in container.decode(video=0)]
-    return np.stack([np.asarray(frame) for frame in frames])
+        return torch.stack([transform(frame.to_image()) for frame in container.decode(video=0)])
 
 
 def main(backbone: str, weights: str, out: Path, videos: list[str]) -> None:
@@ -61,8 +70,7 @@ def main(backbone: str, weights: str, out: Path, videos: list[str]) -> None:
     with h5py.File(out, "w") as file, torch.no_grad():
         features = file.create_dataset("features", (0, 7, 7, 1024), maxshape=(None, 7, 7, 1024))
         for video in videos:
-            frames = torch.from_numpy(read(video)).permute(0, 3, 1, 2).float()
-            for batch in transform(frames).split(BATCH):
+            for batch in read(video, transform).split(BATCH):
                 made = network(batch).reshape(len(batch), 1024, 7, 7).permute(0, 2, 3, 1)
                 features.resize(count + len(batch), axis=0)
                 features[count:] = made.numpy()
