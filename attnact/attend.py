@@ -11,7 +11,8 @@ from PIL import Image
 
 from attnact.errors import RunError
 from attnact.extract.datasets.disk import videos_meant
-from attnact.extract.video import Frame, read_frames, seen_part
+from attnact.extract.resize import seen_part
+from attnact.extract.video import Frame, read_frames
 from attnact.features import FeatureCache
 from attnact.motion import resize_of
 from attnact.provenance import RANDOM_WEIGHTS

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from attnact.extract.video import FRAME_SIDE, Frame, read_frames, resize
+from attnact.extract.resize import FRAME_SIDE, resize
+from attnact.extract.video import Frame, read_frames
 from attnact.features import LOCATIONS, ROWS
 from attnact.vocabulary import Resize
 
@@ -30,7 +31,7 @@ def motion_maps(path: Path, how: Resize = "squash") -> npt.NDArray[np.float32]:
     maps: list[npt.NDArray[np.float32]] = []
     before: Frame | None = None
     for frame in read_frames(path):
-        now = resize(frame, how)
+        (now,) = resize(frame[None], how)
         maps.append(_difference(now, now if before is None else before))
         before = now
     return np.stack(maps)

@@ -17,7 +17,8 @@ from attnact.checkpoint import load_checkpoint
 from attnact.compact import to_float, to_uint8
 from attnact.errors import RunError, VideoError
 from attnact.extract.backbone import Backbone
-from attnact.extract.decoding import Event, Failed, Frames
+from attnact.extract.decoder import Failed
+from attnact.extract.decoding import Event, Frames
 from attnact.extract.recorded import read_videos, recorded_backbone
 from attnact.extract.video import VideoInfo
 from attnact.features import CUBE, FeatureCache

@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from attnact.extract.decoding import Ended, Event, Failed, Frames, decode
+from attnact.extract.decoder import Ended, Failed
+from attnact.extract.decoding import Event, Frames, decode
 from attnact.extract.plan import Plan
-from attnact.extract.video import FRAME_SIDE, Frame
+from attnact.extract.resize import FRAME_SIDE
+from attnact.extract.video import Frame
 from attnact.feature_writer import ShardWriter
 from attnact.features import shard_path
 

@@ -8,7 +8,7 @@ import ctypes
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
@@ -25,14 +25,16 @@ Child = subprocess.Popen[bytes]
 
 
 def start_child(
-    serve: Callable[..., None], *arguments: Any
+    serve: Callable[..., None], *arguments: Any, files: Sequence[int] = ()
 ) -> tuple[Child, "Connection[Any, Any]"]:
     """Runs `serve(connection, *arguments)` there; gives the process and our end of the connection.
+
+    The child has these open files of ours too, under the same numbers.
 
     Raises:
         OSError: it cannot be started, or ended before it knew what to do.
     """
-    connection, childs_end = Pipe(duplex=False)
+    connection, childs_end = Pipe()
     childs_work, work = Pipe(duplex=False)
     end = childs_end.fileno()
     command = [sys.executable, "-c", CHILD.format(path=[*map(str, sys.path)], end=end)]
@@ -40,7 +42,7 @@ def start_child(
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with childs_end, childs_work:  # closed, so that the child's death ends the pipes
-            process = subprocess.Popen(command, stdin=childs_work.fileno(), pass_fds=[end])
+            process = subprocess.Popen(command, stdin=childs_work.fileno(), pass_fds=[end, *files])
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
@@ -66,7 +68,7 @@ def run(end: int) -> None:
         serve, arguments = work.recv()
     except (EOFError, OSError):
         sys.exit(1)
-    serve(Connection(end, readable=False), *arguments)
+    serve(Connection(end), *arguments)
 
 
 def end_with_parent(number: signal.Signals) -> None:

@@ -13,7 +13,8 @@ from attnact.extract.backbone import RANDOM, Backbone, likeness, load_backbone
 from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset
 from attnact.extract.plan import Plan, plan_path
-from attnact.extract.video import FRAME_SIDE, Frame, read_frames, resize
+from attnact.extract.resize import FRAME_SIDE, resize
+from attnact.extract.video import Frame, read_frames
 from attnact.vocabulary import Precision, Runtime
 
 CALIBRATED_ON = 32  # videos that random weights are calibrated on
@@ -90,5 +91,5 @@ def _some_frames(dataset: Dataset, config: ExtractConfig, most: int) -> torch.Te
     for video in videos:
         with suppress(VideoError):  # extraction itself will report the file
             some = islice(read_frames(dataset.root / video.path), 0, 16, 8)
-            frames += [resize(frame, config.resize)[None] for frame in some]
+            frames += [resize(frame[None], config.resize) for frame in some]
     return torch.from_numpy(np.concatenate(frames))

@@ -135,11 +135,11 @@ def _serve(
     """The other process: sends its counts as they come, and at last the error if there is one."""
     signal.signal(signal.SIGTERM, _end)
     end_with_parent(signal.SIGTERM)
-    with suppress(BrokenPipeError, KeyboardInterrupt):  # the parent wants no more
+    with suppress(ConnectionError, KeyboardInterrupt):  # the parent wants no more
         try:
             backbone, job = take_up(cache, root, config, beside)
             make_shards(backbone, job, shards, lambda *counts: connection.send(counts))
-        except BrokenPipeError:
+        except ConnectionError:
             raise
         except Exception as error:
             connection.send(error)

@@ -18,7 +18,7 @@ from attnact.extract.backbone import Backbone
 from attnact.extract.batches import Batch, Job, Readers
 from attnact.extract.choosing import recall_backbone
 from attnact.extract.config import ExtractConfig
-from attnact.extract.decoding import Ended, Failed
+from attnact.extract.decoder import Ended, Failed
 from attnact.extract.plan import Plan, plan_path, read_plan
 from attnact.feature_writer import ShardWriter
 from attnact.features import Cubes, VideoRow

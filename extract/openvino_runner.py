@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from attnact.errors import UnsupportedError
+from attnact.extract.resize import FRAME_SIDE
 from attnact.extract.runtime import Cubes
-from attnact.extract.video import FRAME_SIDE
 from attnact.vocabulary import Precision
 
 TYPES = {

@@ -14,10 +14,11 @@ from attnact.extract.batches import Job
 from attnact.extract.choosing import choose_backbone, random_weights_path
 from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset
-from attnact.extract.decoding import Failed, probe_all
+from attnact.extract.decoder import Failed
+from attnact.extract.decoding import probe_all
 from attnact.extract.making import Report, make_job, make_shards
 from attnact.extract.plan import Plan, Settings, check_same, divide, keep_plan, read_plan
-from attnact.extract.video import FRAME_SIDE
+from attnact.extract.resize import FRAME_SIDE
 from attnact.feature_writer import Listing, write_index
 from attnact.features import FeatureCache
 from attnact.files import check_disk
@@ -184,7 +185,7 @@ def _provenance(extraction: Extraction, plan: Plan) -> dict[str, str]:
         "device": str(extraction.backbone.device),
         "date": plan.date,
         "command": plan.command,
-        **versions("torch", "torchvision", "av", "h5py", "numpy", "pillow"),
+        **versions("torch", "torchvision", "av", "h5py", "numpy"),
     }
 
 

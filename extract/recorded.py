@@ -8,7 +8,8 @@ from typing import Any
 from attnact.errors import UnsupportedError, WeightsError
 from attnact.extract.backbone import BACKBONES, Backbone, load_backbone
 from attnact.extract.choosing import random_weights_path
-from attnact.extract.decoding import Event, Failed, decode, probe_all
+from attnact.extract.decoder import Failed
+from attnact.extract.decoding import Event, decode, probe_all
 from attnact.extract.video import VideoInfo
 from attnact.extract.weights import PUBLISHED
 from attnact.vocabulary import Decoder, Resize

@@ -16,13 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
-from PIL import Image
 
 from attnact.errors import VideoError
-from attnact.vocabulary import Decoder, Resize
+from attnact.vocabulary import Decoder
 
-FRAME_SIDE = 224  # pixels, the side of the frame that GoogLeNet sees
-UNCROPPED_SIDE = 256  # of the frame whose centre it sees, where it is cropped
 Frame = npt.NDArray[np.uint8]  # (height, width, 3), RGB
 
 # A file is truncated when it decodes to less than this share of the frames its header promises.
@@ -78,32 +75,6 @@ def read_frames(path: Path, decoder: Decoder = "pyav") -> Iterator[Frame]:
         raise VideoError(f"{path.name}: no frame decodes")
     if _too_few(count, declared) and _too_few(count, due := _frames_due(path, declared)):
         raise VideoError(f"{path.name}: truncated, {count} of {due} frames decode")
-
-
-def resize(frame: Frame, how: Resize) -> Frame:
-    """The 224×224 frame that the backbone sees, by antialiased bilinear sampling.
-
-    `squash` is the paper's "resized to 224×224"; `crop`, the authors' later word on their issue
-    tracker, resizes to 256×256 and keeps the centre. Neither keeps the aspect ratio.
-    """
-    image = Image.fromarray(frame)
-    if how == "squash":
-        image = image.resize((FRAME_SIDE, FRAME_SIDE), Image.Resampling.BILINEAR)
-    else:
-        margin = (UNCROPPED_SIDE - FRAME_SIDE) // 2
-        image = image.resize((UNCROPPED_SIDE, UNCROPPED_SIDE), Image.Resampling.BILINEAR)
-        image = image.crop((margin, margin, margin + FRAME_SIDE, margin + FRAME_SIDE))
-    return np.asarray(image)
-
-
-def seen_part(frame: Frame, how: Resize) -> Frame:
-    """What of a frame the backbone sees, in the frame's own pixels."""
-    if how == "squash":
-        return frame
-    height, width = frame.shape[:2]
-    unseen = (1 - FRAME_SIDE / UNCROPPED_SIDE) / 2  # on each side
-    top, left = round(unseen * height), round(unseen * width)
-    return frame[top : height - top, left : width - left]
 
 
 def decord_reads(path: Path) -> bool:

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from attnact.errors import CacheError
 from attnact.extract import batches as module
 from attnact.extract.batches import Batch, Job, Readers, batches
-from attnact.extract.decoding import Ended, Event, Failed, Frames
+from attnact.extract.decoder import Ended, Failed
+from attnact.extract.decoding import Event, Frames
 from attnact.extract.plan import Plan, Settings, plan_path
-from attnact.extract.video import VideoInfo, read_frames, resize
+from attnact.extract.resize import resize
+from attnact.extract.video import VideoInfo, read_frames
 from attnact.feature_writer import ShardWriter
 from attnact.features import shard_path
 
@@ -123,11 +125,9 @@ def test_every_shard_comes_in_order(job: Job, decoders: int) -> None:
         made = shards[shard_path(job.cache, i)]
         assert [batch.last for batch in made] == [False] * (len(made) - 1) + [True]
         videos = job.plan.shard(i)
-        expected = [
-            resize(frame, "squash") for v in videos for frame in read_frames(job.root / f"{v}.avi")
-        ]
+        expected = [frame for v in videos for frame in read_frames(job.root / f"{v}.avi")]
         frames = np.concatenate([batch.frames[: batch.filled] for batch in made])
-        np.testing.assert_array_equal(frames, expected)
+        np.testing.assert_array_equal(frames, resize(np.stack(expected), "squash"))
         ended = [v for batch in made for v, event in batch.events if isinstance(event, Ended)]
         assert ended == list(videos)
     close(readers)

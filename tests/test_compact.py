@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as arrays
 
 from attnact.compact import Cubes, to_float, to_uint8
 from attnact.extract.backbone import load_backbone
-from attnact.extract.video import read_frames, resize
+from attnact.extract.resize import resize
+from attnact.extract.video import read_frames
 from attnact.feature_writer import ShardWriter
 from attnact.train.widen import Stored, widen
 
@@ -82,8 +83,9 @@ def real(shared) -> Cubes:
     weights = shared / "weights" / "bvlc_googlenet.safetensors"
     network = load_backbone("bvlc_googlenet", weights, torch.device("cpu"))
     clips = [shared / "videos" / "assorted" / f"v_{name}.avi" for name in CLIPS]
-    frames = [resize(f, "squash") for clip in clips for f in islice(read_frames(clip), 20, 32)]
-    return network(torch.from_numpy(np.stack(frames))).half().numpy()
+    some = [np.stack(list(islice(read_frames(clip), 20, 32))) for clip in clips]
+    frames = np.concatenate([resize(frames, "squash") for frames in some])
+    return network(torch.from_numpy(frames)).half().numpy()
 
 
 def test_real_features_are_off_by_less_than_half_a_percent(real, shared):

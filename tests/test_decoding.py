@@ -17,10 +17,13 @@ import numpy as np
 import pytest
 
 from attnact.errors import DecoderError, VideoError
-from attnact.extract import decoding
+from attnact.extract import decoder, decoding
 from attnact.extract.children import Child, start_child
-from attnact.extract.decoding import BLOCK, Ended, Event, Failed, Frames, decode, probe_all
-from attnact.extract.video import probe, read_frames, resize
+from attnact.extract.decoder import BLOCK, Ended, Failed
+from attnact.extract.decoding import Event, Frames, decode, probe_all
+from attnact.extract.resize import resize
+from attnact.extract.shared import Places
+from attnact.extract.video import probe, read_frames
 
 FRAMES = {"one.avi": 1, "block.avi": BLOCK, "more.avi": BLOCK + 1, "long.avi": 5 * BLOCK}
 LIMIT, PATIENCE = 5.0, 120.0  # seconds, where a file hangs and where none does
@@ -50,8 +53,8 @@ def running(monkeypatch) -> Callable[[], list[Child]]:
     """The decoders that run now."""
     started = []
 
-    def start(*arguments: Any) -> Any:
-        child = start_child(*arguments)
+    def start(*arguments: Any, **files: Any) -> Any:
+        child = start_child(*arguments, **files)
         started.append(child[0])
         return child
 
@@ -77,7 +80,7 @@ def gather(events: Iterator[tuple[int, Event]]) -> list[tuple[list[np.ndarray], 
 
 def hold(path: Path, found: tuple[list[np.ndarray], Any], how: str = "squash") -> None:
     """All frames of the file, resized, and then its end."""
-    np.testing.assert_array_equal(found[0], [resize(frame, how) for frame in read_frames(path)])
+    np.testing.assert_array_equal(found[0], resize(np.stack(list(read_frames(path))), how))
     assert found[1] == Ended(probe(path), "pyav")
 
 
@@ -96,7 +99,7 @@ def test_decord_is_used_where_it_is_right(clips):
     found = gather(decode(paths, "decord", "squash", PATIENCE))
     assert [ended.decoder for _, ended in found] == ["decord", "pyav"]
     for path, (frames, _) in zip(paths, found, strict=True):
-        expected = [resize(frame, "squash") for frame in read_frames(path)]
+        expected = resize(np.stack(list(read_frames(path))), "squash")
         assert len(frames) == len(expected)
         assert np.abs(np.int16(frames) - np.int16(expected)).mean((1, 2, 3)).max() < 5
 
@@ -201,7 +204,7 @@ def test_probe_all(clips, fifo):
 @pytest.mark.parametrize(("serve", "code"), [(os.abort, -6), (sys.exit, 0)], ids=["crash", "exit"])
 def test_where_no_decoder_starts_no_video_fails(clips, monkeypatch, serve, code, running):
     """Each dies before it has begun with a file; a second one is tried."""
-    monkeypatch.setattr(decoding, "_serve", partial(die, serve))
+    monkeypatch.setattr(decoding, "serve", partial(die, serve))
     why = re.escape(f"can be started (it ends with exit code {code}); make room")
     with pytest.raises(DecoderError, match=why):
         list(decode([clips / "one.avi"], "pyav", "squash", PATIENCE))
@@ -213,7 +216,7 @@ def die(how: Callable[[], None], *_: object) -> None:
 
 
 def test_where_processes_cannot_be_made_no_video_fails(clips, monkeypatch):
-    def full(*_: object) -> None:
+    def full(*_: object, **files: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(decoding, "start_child", full)
@@ -224,11 +227,11 @@ def test_where_processes_cannot_be_made_no_video_fails(clips, monkeypatch):
 def test_a_decoder_that_starts_at_the_second_attempt(clips, monkeypatch):
     failed = []
 
-    def full_once(*arguments: Any) -> Any:
+    def full_once(*arguments: Any, **files: Any) -> Any:
         if not failed:
             failed.append(1)
             raise OSError(12, "Cannot allocate memory")
-        return start_child(*arguments)
+        return start_child(*arguments, **files)
 
     monkeypatch.setattr(decoding, "start_child", full_once)
     (found,) = gather(decode([clips / "one.avi"], "pyav", "squash", PATIENCE))
@@ -241,8 +244,8 @@ from pathlib import Path
 from attnact.extract import decoding
 from attnact.extract.decoding import decode
 
-def start(*arguments):
-    child = start_child(*arguments)
+def start(*arguments, **files):
+    child = start_child(*arguments, **files)
     print(child[0].pid, flush=True)
     return child
 
@@ -294,11 +297,11 @@ def test_a_hanging_decoder_dies_with_its_parent(clips, fifo):
             wait_for(lambda: not is_running(decoder))
 
 
-@pytest.mark.parametrize("piece", [("probe",), ("decode", "pyav", "squash")])
+@pytest.mark.parametrize("piece", [("probe",), ("decode", "pyav")])
 def test_a_decoder_that_nobody_listens_to_ends_without_a_word(clips, monkeypatch, piece):
-    monkeypatch.setattr(decoding, "end_with_parent", lambda number: None)
+    monkeypatch.setattr(decoder, "end_with_parent", lambda number: None)
     ours, theirs = Pipe()
     ours.close()
     kind, *how = piece
     for path in (clips / "one.avi", clips / "no such file.avi"):
-        decoding._serve(theirs, [(kind, path, *how)])
+        decoder.serve(theirs, Places().files, [(kind, path, *how)])

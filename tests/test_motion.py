@@ -9,7 +9,8 @@ import pytest
 
 from attnact import motion
 from attnact.errors import VideoError
-from attnact.extract.video import read_frames, resize
+from attnact.extract.resize import resize
+from attnact.extract.video import read_frames
 from attnact.motion import motion_maps, resize_of
 
 SIDE = 224
@@ -61,7 +62,7 @@ def test_frames_are_those_that_the_backbone_sees(make_clip, tmp_path: Path, how)
     """Against a loop over the pixels' locations, for a video that is not square."""
     path = make_clip(tmp_path / "clip.avi", frames=4)
     found = motion_maps(path, how)
-    frames = [resize(frame, how).astype(float) for frame in read_frames(path)]
+    frames = resize(np.stack(list(read_frames(path))), how).astype(float)
     assert found.shape == (4, 49)
     assert not found[0].any()
     for t in range(1, 4):

@@ -24,7 +24,8 @@ from attnact.extract.datasets.base import Dataset
 from attnact.extract.making import take_up
 from attnact.extract.pipeline import describe, extract, frames_left
 from attnact.extract.plan import read_plan
-from attnact.extract.video import read_frames, resize
+from attnact.extract.resize import resize
+from attnact.extract.video import read_frames
 from attnact.feature_writer import ShardWriter
 from attnact.features import Cubes, FeatureCache
 from attnact.vocabulary import Resize
@@ -81,7 +82,7 @@ def hold(cache: FeatureCache, root: Path, how: Resize = "squash") -> None:
     compact = cache.provenance["dtype"] == "uint8"
     assert cache.dtype == (np.uint8 if compact else np.float16)
     for path, first, row in zip(cache.paths, cache.first_frames, cache.rows, strict=True):
-        frames = np.stack([resize(frame, how) for frame in read_frames(root / path)])
+        frames = resize(np.stack(list(read_frames(root / path))), how)
         expected = StandIn()(torch.from_numpy(frames)).half().numpy()
         expected = to_float(to_uint8(expected)) if compact else expected
         np.testing.assert_array_equal(cache.read(int(first), row.frames), expected)

@@ -15,7 +15,8 @@ import attnact
 from attnact import recognise
 from attnact.compact import to_float, to_uint8
 from attnact.errors import RunError, VideoError, WeightsError
-from attnact.extract.video import read_frames, resize
+from attnact.extract.resize import resize
+from attnact.extract.video import read_frames
 from attnact.features import FeatureCache
 from attnact.recognise import Recogniser
 from attnact.train.config import TrainConfig
@@ -52,7 +53,7 @@ def cache(make_cache, make_clip, tmp_path_factory: pytest.TempPathFactory) -> Fe
     def cubes(video: int, count: int) -> np.ndarray:
         if video >= 3 or count == 0:
             return np.random.default_rng(video).random((count, 7, 7, 1024)).astype(np.float16)
-        frames = np.stack([resize(frame, "squash") for frame in read_frames(files[video])])
+        frames = resize(np.stack(list(read_frames(files[video]))), "squash")
         return StandIn()(torch.from_numpy(frames)).half().numpy()
 
     return make_cache(

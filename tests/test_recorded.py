@@ -8,7 +8,8 @@ import pytest
 from attnact.errors import UnsupportedError, WeightsError
 from attnact.extract import recorded
 from attnact.extract.choosing import random_weights_path
-from attnact.extract.decoding import Ended, Failed, Frames
+from attnact.extract.decoder import Ended, Failed
+from attnact.extract.decoding import Frames
 from attnact.extract.recorded import read_videos, recorded_backbone
 
 PROVENANCE = {

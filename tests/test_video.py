@@ -8,12 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch.nn.functional import interpolate
 
 from attnact.errors import VideoError
-from attnact.extract.video import VideoInfo, decord_reads, probe, read_frames, resize, seen_part
+from attnact.extract.video import VideoInfo, decord_reads, probe, read_frames
 
 H264 = ("-c:v", "libx264", "-bf", "3", "-g", "12", "-pix_fmt", "yuv420p")
 MPEG1 = ("-c:v", "mpeg1video", "-q:v", "3", "-bf", "2", "-g", "12")
@@ -178,41 +176,6 @@ def test_hard_file_names(make_clip, tmp_path):
     assert len(list(read_frames(path))) == 3
 
 
-def picture(height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
-
-
-@pytest.mark.parametrize("size", [(97, 175), (240, 320), (720, 300)])
-def test_squash_is_antialiased_bilinear(size):
-    image = torch.from_numpy(picture(*size)).permute(2, 0, 1)[None].float()
-    expected = interpolate(image, (224, 224), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
-    assert np.abs(resize(picture(*size), "squash") - expected.numpy()).max() < 1.5
-
-
-@pytest.mark.parametrize("size", [(97, 175), (240, 320), (720, 300)])
-def test_crop_is_the_centre_of_256(size):
-    image = Image.fromarray(picture(*size)).resize((256, 256), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(resize(picture(*size), "crop"), np.asarray(image)[16:240, 16:240])
-
-
-def test_the_part_that_is_seen():
-    """A frame of 512×1024 of which 1/16 is cut from each side."""
-    frame = np.random.default_rng(0).integers(0, 256, (512, 1024, 3), np.uint8)
-    assert seen_part(frame, "squash") is frame
-    np.testing.assert_array_equal(seen_part(frame, "crop"), frame[32:-32, 64:-64])
-
-
-@pytest.mark.parametrize("how", ["squash", "crop"])
-def test_resize_keeps_colours_and_directions(how):
-    plain = np.full((120, 160, 3), (10, 20, 30), np.uint8)
-    assert (resize(plain, how) == (10, 20, 30)).all()
-    across = np.broadcast_to(np.linspace(0, 255, 320, dtype=np.uint8)[None, :, None], (240, 320, 3))
-    resized = resize(across, how).astype(int)
-    assert resized.shape == (224, 224, 3)
-    assert (np.diff(resized, axis=1) >= 0).all()
-    assert (np.diff(resized, axis=0) == 0).all()
-
-
 def cut(path: Path, share: float) -> bytes:
     content = path.read_bytes()
     return content[: int(len(content) * share)]
@@ -271,7 +234,7 @@ def test_sound_alone(ffmpeg, tmp_path):
 
 def test_a_cover_picture_is_no_video(ffmpeg, tmp_path):
     cover = io.BytesIO()
-    Image.fromarray(picture(32, 32)).save(cover, "jpeg")
+    Image.new("RGB", (32, 32)).save(cover, "jpeg")
     (tmp_path / "cover.jpg").write_bytes(cover.getvalue())
     sound = ("-f", "lavfi", "-i", "sine=duration=1", "-i", tmp_path / "cover.jpg")
     options = ("-map", "0", "-map", "1", "-c:v", "copy", "-disposition:v:0", "attached_pic")

@@ -13,7 +13,8 @@ from PIL import Image
 
 from attnact.checkpoint import load_checkpoint
 from attnact.errors import AttnactError, RunError
-from attnact.extract.video import Frame, read_frames, seen_part
+from attnact.extract.resize import seen_part
+from attnact.extract.video import Frame, read_frames
 from attnact.features import FeatureCache
 from attnact.motion import resize_of
 from attnact.page.pool import Guess, PoolVideo, choose, open_caches, tested_videos

@@ -199,7 +199,7 @@ def _listing(name: str, videos: Sequence[_Video]) -> Listing:
 def _provenance(folder: Path, order: Order) -> dict[str, str]:
     """The keys of an extraction; how the features were made is nowhere written."""
     made = ("backbone", "weights", "weights_digest", "resize", "decoder", "weights_are_random")
-    used = ("device", "torch", "torchvision", "av", "pillow")
+    used = ("device", "torch", "torchvision", "av")
     return {
         **dict.fromkeys((*made, *used), UNKNOWN),
         "compression": COMPRESSION,

@@ -20,7 +20,8 @@ import zstandard
 from attnact.chunks import cores, side_by_side
 from attnact.compact import Cubes
 from attnact.extract.backbone import load_backbone
-from attnact.extract.video import read_frames, resize
+from attnact.extract.resize import resize
+from attnact.extract.video import read_frames
 from attnact.feature_writer import Listing, ShardWriter, write_index
 from attnact.features import FeatureCache, VideoRow, shard_path
 from attnact.train.clips import Clips, cut_clips
@@ -65,9 +66,10 @@ def features(frames: int) -> tuple[Cubes, str]:
     clips = [SHARED / "videos" / "assorted" / f"{name}.avi" for name in CLIPS]
     if not all(file.is_file() for file in (weights, *clips)):
         return made_up(frames), "made-up features"
-    some = [resize(f, "squash") for clip in clips for f in islice(read_frames(clip), frames // 2)]
+    read = [np.stack(list(islice(read_frames(clip), frames // 2))) for clip in clips]
+    some = np.concatenate([resize(frames, "squash") for frames in read])
     network = load_backbone("bvlc_googlenet", weights, CPU)
-    cubes = [network(part) for part in torch.from_numpy(np.stack(some)).split(16)]
+    cubes = [network(part) for part in torch.from_numpy(some).split(16)]
     return torch.cat(cubes).half().numpy(), "features of real clips"
 
 

@@ -1,0 +1,86 @@
+"""Frames resized, against Pillow and against the formula in float64."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from attnact.extract.resize import resize, seen_part
+
+SIZES = [(97, 175), (240, 320), (720, 300), (224, 224), (1, 5)]
+
+
+def pictures(height: int, width: int, count: int = 3) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (count, height, width, 3), np.uint8)
+
+
+def weights(size: int, side: int) -> np.ndarray:
+    """What each of `side` pixels takes of each of `size`: a triangle as wide as it is there."""
+    scale = size / side
+    centres = (np.arange(side)[:, None] + 0.5) * scale
+    far = abs(np.arange(size) + 0.5 - centres) / max(scale, 1)
+    triangle = np.maximum(1 - far, 0)
+    return triangle / triangle.sum(1, keepdims=True)
+
+
+def exactly(frames: np.ndarray, side: int) -> np.ndarray:
+    rows, columns = (weights(size, side) for size in frames.shape[1:3])
+    return np.einsum("yh,nhwc,xw->nyxc", rows, frames.astype(float), columns, optimize=True)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_squash_is_antialiased_bilinear(size) -> None:
+    """Within the roundings of two passes, and none of them to one side."""
+    frames = pictures(*size)
+    off = resize(frames, "squash") - exactly(frames, 224)
+    assert np.abs(off).max() < 1.1
+    assert abs(off.mean()) < 0.1
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_crop_is_the_centre_of_256(size) -> None:
+    frames = pictures(*size)
+    off = resize(frames, "crop") - exactly(frames, 256)[:, 16:240, 16:240]
+    assert np.abs(off).max() < 1.1
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_pillow_resizes_so_too(size) -> None:
+    """Which most people's features are made with; values that lie between two go either way."""
+    frames = pictures(*size)
+    small = [
+        Image.fromarray(frame).resize((224, 224), Image.Resampling.BILINEAR) for frame in frames
+    ]
+    off = resize(frames, "squash").astype(int) - np.stack([np.asarray(image) for image in small])
+    assert np.abs(off).max() <= 1
+    assert (off != 0).mean() < 0.25
+    assert abs(off.mean()) < 0.05
+
+
+def test_a_frame_is_the_same_in_whatever_company() -> None:
+    frames = pictures(123, 321, 16)
+    alone = np.concatenate([resize(frame[None], "squash") for frame in frames])
+    np.testing.assert_array_equal(resize(frames, "squash"), alone)
+
+
+def test_frames_that_lie_turned() -> None:
+    frames = pictures(50, 70)
+    turned = np.rot90(frames, axes=(1, 2))
+    np.testing.assert_array_equal(resize(turned, "squash"), resize(turned.copy(), "squash"))
+
+
+def test_the_part_that_is_seen() -> None:
+    """A frame of 512×1024 of which 1/16 is cut from each side."""
+    frame = np.random.default_rng(0).integers(0, 256, (512, 1024, 3), np.uint8)
+    assert seen_part(frame, "squash") is frame
+    np.testing.assert_array_equal(seen_part(frame, "crop"), frame[32:-32, 64:-64])
+
+
+@pytest.mark.parametrize("how", ["squash", "crop"])
+def test_resize_keeps_colours_and_directions(how) -> None:
+    plain = np.full((1, 120, 160, 3), (10, 20, 30), np.uint8)
+    assert (resize(plain, how) == (10, 20, 30)).all()
+    across = np.linspace(0, 255, 320, dtype=np.uint8)[None, None, :, None]
+    resized = resize(np.tile(across, (1, 240, 1, 3)), how).astype(int)
+    assert resized.shape == (1, 224, 224, 3)
+    assert (np.diff(resized, axis=2) >= 0).all()
+    assert (np.diff(resized, axis=1) == 0).all()
