@@ -11,9 +11,8 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
-from attnact.products import Weights
+from attnact.products import Weights, affine, together
 from attnact.vocabulary import PenaltyForm
 from attnact.windows import Windows
 
@@ -104,11 +103,11 @@ class ContextAttention(nn.Module):
 
     def project(self, X: Tensor, factor: float = 1.0) -> Tensor:
         """P(X) times the factor, (..., C) as X: it does not depend on the hidden state."""
-        *layers, last = cast("list[nn.Linear]", [self.features, *self.deeper])
+        layers = cast("list[nn.Linear]", [self.features, *self.deeper])
         for i, layer in enumerate(layers):
-            X = layer(torch.tanh(X) if i > 1 else X)
-        X = torch.tanh(X) if len(layers) > 1 else X
-        return linear(X, factor * last.weight, factor * last.bias)
+            times = factor if layer is layers[-1] else 1.0
+            X = affine(torch.tanh(X) if i > 1 else X, times * layer.weight, times * layer.bias)
+        return X
 
     @property
     def looks(self) -> LooksMaker:
@@ -207,7 +206,7 @@ def weight_gradients(doutputs: Tensor, inputs: Tensor) -> Tensor:
     """
     M = doutputs.shape[1]
     pairs = [(doutputs[:, m].flatten(0, 1), inputs[:, m].flatten(0, 1)) for m in range(M)]
-    return torch.stack([doutput.t() @ taken for doutput, taken in pairs])
+    return together([doutput.t() @ taken for doutput, taken in pairs])
 
 
 def _softmax_back(maps: Tensor, gradient: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from attnact.attention import ContextAttention, LocationAttention
 from attnact.features import CHANNELS, LOCATIONS
 from attnact.layers import Dropout, Head, LSTMLayer, StartState, frame_means
-from attnact.recurrence import attend, product_type
+from attnact.products import product_type
+from attnact.recurrence import attend
 from attnact.vocabulary import AttentionForm, DropoutForm, ModelKind
 from attnact.windows import Windows
 

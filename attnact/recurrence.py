@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from attnact.attention import LooksMaker, sigmoid_backward, weight_gradients
-from attnact.products import Weights
+from attnact.products import Weights, product_type
 from attnact.windows import Windows
 
 
@@ -51,14 +51,6 @@ def attend(
             dtype, learns, looks, tuple(keep), clips, *start, len(weights), *weights, *looks_tensors
         )
     return tops.permute(1, 2, 0, 3), maps.permute(1, 2, 0, 3)
-
-
-def product_type(weight: Tensor) -> torch.dtype:
-    """In which products with this weight are computed: autocast's type where that is on."""
-    device = weight.device.type
-    if torch.is_autocast_enabled(device) and weight.dtype == torch.float32:
-        return torch.get_autocast_dtype(device)
-    return weight.dtype
 
 
 class _Layer:

@@ -5,9 +5,10 @@ import platform
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from attnact import products
-from attnact.products import Weights
+from attnact.products import Weights, affine
 
 M, B, INPUTS, OUTPUTS = 2, 5, 7, 12
 CLOSE = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 0.02}
@@ -44,6 +45,35 @@ def test_sigmoids(kind: torch.dtype, count: int) -> None:
     torch.testing.assert_close(found.double(), sums.sigmoid(), rtol=0, atol=CLOSE[kind])
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rounded", [False, True])
+def test_affine_maps_and_their_gradients_are_those_of_linear(
+    kind: torch.dtype, rounded: bool
+) -> None:
+    """In autocast's type where that is on, and then only as far off as that rounds."""
+    torch.manual_seed(0)
+    rows, weight, bias = (torch.randn(s) for s in ((3, B, INPUTS), (OUTPUTS, INPUTS), (OUTPUTS,)))
+    ours, exact = (
+        [it.detach().to(type_).requires_grad_() for it in (rows, weight, bias)]
+        for type_ in (kind, torch.float64)
+    )
+    with torch.autocast("cpu", torch.bfloat16, rounded):
+        found = affine(*ours)
+    expected = linear(*exact)
+    assert found.dtype == (torch.bfloat16 if rounded and kind == torch.float32 else kind)
+    near = CLOSE[found.dtype]
+    torch.testing.assert_close(found.double(), expected, rtol=near, atol=2 * near)
+    goal = torch.randn(found.shape)
+    (found * goal).sum().backward()
+    (expected * goal).sum().backward()
+    for one, other in zip(ours, exact, strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert one.grad.dtype == kind
+        off = (one.grad.double() - other.grad).norm()
+        assert off < 5 * near * other.grad.norm()
+
+
 def test_weights_that_lie_turned() -> None:
     weights, _, rows = make(torch.float32, 1)
     turned = weights.mT.contiguous().mT
@@ -60,6 +90,7 @@ def test_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     weights, biases, rows = make(torch.float32, M)
     expected = Weights(weights, biases).sigmoids(rows)
     monkeypatch.setattr(products, "_onednn", None)
+    assert torch.equal(affine(rows, weights[0], biases[0]), linear(rows, weights[0], biases[0]))
     found = Weights(weights, biases)
     assert not found._packed
     torch.testing.assert_close(found.sigmoids(rows), expected)
