@@ -117,10 +117,15 @@ def assert_same(
     for read, name in ((read_predictions, "predictions"), (read_looks, "looks")):
         ours, theirs = (read(getattr(it, name), cache) for it in (run, other))
         np.testing.assert_array_equal(ours[0], theirs[0])
-        np.testing.assert_allclose(ours[1], theirs[1], **close)
+        np.testing.assert_allclose(ours[1][:, 0], theirs[1][:, 0], **close)
+        # The spread counts locations: where two of a map are next to equal, it may jump by one.
+        near = close if name == "predictions" else {"rtol": 0, "atol": max(tolerance, 2e-3)}
+        np.testing.assert_allclose(ours[1][:, 1:], theirs[1][:, 1:], **near)
     found, expected = run.summary(), other.summary()
     assert found.pop("metric") == expected.pop("metric")
     assert found.pop("fold") == expected.pop("fold")
+    spreads = [it.pop("attention_spread", 0) for it in (found, expected)]
+    assert spreads[0] == pytest.approx(spreads[1], abs=max(tolerance, 2e-3))
     assert found == pytest.approx(expected, rel=tolerance)
 
 
