@@ -46,7 +46,7 @@ class Work(NamedTuple):
 def rows(quick: bool) -> Iterator[Row]:
     """Training steps, then scoring."""
     threads = torch.get_num_threads()
-    runs = 3 if quick else 5
+    runs = 2 if quick else 5
     for form, B in (("location", 32 if quick else 128), ("context", 8 if quick else 32)):
         for count in (1,) if quick else (1, threads):
             torch.set_num_threads(count)
@@ -117,7 +117,7 @@ def scoring(form: AttentionForm, clips: int, runs: int) -> Row:
     frames = torch.rand(clips + T - 1, L, C, device=DEVICE)
     model = AttentionLSTM(ModelConfig(CLASSES, attention=form, lstm_layers=LAYERS)).to(DEVICE)
     model.eval()
-    B, some = 512, min(clips, 128)
+    B, some = 512, clips // 8
 
     @torch.inference_mode()
     def ours() -> None:
