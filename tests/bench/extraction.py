@@ -75,7 +75,7 @@ class Extracted(NamedTuple):
 
 def rows(quick: bool) -> Iterator[Row]:
     """Everything about extraction, a row as soon as it is measured."""
-    runs = 1 if quick else 5
+    runs = 1 if quick else 3
     with tempfile.TemporaryDirectory() as folder:
         material = material_of(Path(folder), quick)
         works = [product(getattr(torch, precision)) for precision in PRECISIONS]
