@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,31 @@ def rows_of_batch(rows: slice, batch: int) -> Iterator[None]:
         _rows = None
 
 
+_drawn: tuple[list[Tensor], Iterator[int]] | None = None
+
+
+@contextmanager
+def same_draws(drawn: list[Tensor]) -> Iterator[None]:
+    """Inside, dropout takes the numbers in the list, and adds those that it draws after them."""
+    global _drawn
+    _drawn = drawn, count()
+    try:
+        yield
+    finally:
+        _drawn = None
+
+
 def _draw_own(shape: Sequence[int], clips: int, kind: torch.dtype, device: torch.device) -> Tensor:
+    if _drawn is None:
+        return _draw_rows(shape, clips, kind, device)
+    drawn, place = _drawn
+    at = next(place)
+    if at == len(drawn):
+        drawn.append(_draw_rows(shape, clips, kind, device))
+    return drawn[at]
+
+
+def _draw_rows(shape: Sequence[int], clips: int, kind: torch.dtype, device: torch.device) -> Tensor:
     if _rows is None:
         return draw(shape, kind, device)
     rows, batch = _rows

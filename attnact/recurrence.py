@@ -3,9 +3,8 @@
 Look, glimpse, LSTM layers, a step after the other (section 3 of the paper). Autograd would keep
 what every small operation made, and add to the weights' gradients at every step. Here X is read in
 its own type, once in each direction; a layer's input and state lie side by side where its product
-reads them, a column a clip, which the products of a CPU are fastest with; and its weights' gradient
-is made of all steps at the end. Products run in the type of `torch.autocast` where that is on,
-everything else in the type of the weights.
+reads them, a row a clip; and its weights' gradient is made of all steps at the end. Products run in
+the type of `torch.autocast` where that is on, everything else in the type of the weights.
 
 Models of one shape go through the same clips side by side, M of them: X is read once for all.
 """

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from attnact.layers import same_draws
 from attnact.model import AttentionLSTM, windows_of
 from attnact.recurrence import attend
 from attnact.windows import Windows
@@ -49,16 +50,15 @@ class StackedLSTMs(nn.Module):
     def _each(self, work: Callable[[AttentionLSTM, int], Made]) -> list[Made]:
         """What `work` makes of each model and its number: the few products outside the steps.
 
-        One after the other, since `torch.vmap` would not see autocast; each from the same state of
-        the random numbers.
+        One after the other, since `torch.vmap` would not see autocast; each drops the same.
         """
         names, stacked = zip(*self.models.named_parameters(), strict=True)
         each = list(zip(*(tensor.unbind() for tensor in stacked), strict=True))
-        device, made = stacked[0].device, []
+        drawn: list[Tensor] = []
+        made = []
         for m, tensors in enumerate(each):
             weights = {f"model.{name}": it for name, it in zip(names, tensors, strict=True)}
-            others = [device] if device.type != "cpu" else []
-            with torch.random.fork_rng(others, m + 1 < len(each), device_type=device.type):
+            with same_draws(drawn):
                 made.append(functional_call(_Work(self.models, work), weights, (m,)))
         return made
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from attnact.errors import UnsupportedError
+from attnact.replayed import Replayed, replays
 from attnact.vocabulary import Precision, Runtime
 
 # On a CPU the frames of a batch pass through the network so many at a time. Every activation then
@@ -99,28 +100,18 @@ class Torch:
 
 
 class TorchOnGPU:
-    """Runs a network with torch on a GPU; not measured here, for want of one.
-
-    The first batch's size is taken to be that of most. A graph of the network's kernels is recorded
-    for it, for launching 200 small kernels from Python takes longer than running them.
-    """
+    """Runs a network with torch on a GPU; not measured here, for want of one."""
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
-        self._network, self._device = network, device
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._seen = self._made = torch.empty(0)  # by the graph, always at the same place
+        self._device = device
+        self._network: Callable[[Tensor], Tensor] = network
+        if replays(device):
+            self._network = Replayed(network, device)
 
     def start(self, frames: Tensor) -> Cubes:
         """Begin with frames, which are best in pinned memory; see `Runner`."""
         with torch.inference_mode(), torch.cuda.device(self._device), _deterministic():
-            if self._graph is None:
-                self._graph = self._record(frames)
-            if frames.shape == self._seen.shape:
-                self._seen.copy_(frames, non_blocking=True)
-                self._graph.replay()
-                made = self._made
-            else:
-                made = self._network(frames.to(self._device, non_blocking=True))
+            made = self._network(frames.to(self._device, non_blocking=True))
             cubes = torch.empty(made.shape, dtype=made.dtype, pin_memory=True)
             cubes.copy_(made, non_blocking=True)  # before the next batch, on the same stream
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -131,19 +122,6 @@ class TorchOnGPU:
             return cubes.float() if cubes.dtype == torch.bfloat16 else cubes
 
         return wait
-
-    def _record(self, frames: Tensor) -> torch.cuda.CUDAGraph:
-        self._seen = frames.to(self._device)
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):  # what libraries set up at first may not be recorded
-            for _ in range(3):
-                self._network(self._seen)
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._made = self._network(self._seen)
-        return graph
 
 
 def _deterministic() -> AbstractContextManager[None]:

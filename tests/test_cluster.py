@@ -187,13 +187,13 @@ def test_a_worker_and_a_node_die_in_the_middle_of_an_extraction(
     assert files(tmp_path / "ray") == files(tmp_path / "local")
 
 
-def dies_once(folder: Path, *item: Any) -> Any:
-    """In a worker: the first run is stopped after its first epoch."""
+def dies_twice(folder: Path, *item: Any) -> Any:
+    """In a worker: the first run is stopped after its first epoch, and after its second."""
     save = loop.save_state
 
     def save_state(*of: Any) -> None:
         save(*of)
-        stay(folder, "run", 1)
+        stay(folder, "run", 2)
 
     loop.save_state = save_state if item[-2] == ("lambda0", 0, "1") else save  # type: ignore[assignment]
     try:
@@ -205,19 +205,23 @@ def dies_once(folder: Path, *item: Any) -> Any:
 TRAIN = train_tasks._train
 
 
-def test_a_worker_dies_in_the_middle_of_a_sweep(make_cache, on_ray, tmp_path, monkeypatch):
+def test_a_worker_and_a_node_die_in_the_middle_of_a_sweep(
+    make_cache, nodes, on_ray, tmp_path, monkeypatch
+):
     make_cache(tmp_path / "features" / "small.h5", videos=6)
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as Ray has it; of more, the last bits might be others
     assert attnact("sweep-lambda", "--name", "local", *SMALL).exit_code == 0
     torch.set_num_threads(threads)
-    monkeypatch.setattr(train_tasks, "_train", partial(dies_once, tmp_path))
-    thread = killer(tmp_path, ("run-0", kill_process))
+    monkeypatch.setattr(train_tasks, "_train", partial(dies_twice, tmp_path))
+    deaths = ("run-0", kill_process), ("run-1", lambda process, node: nodes.lose(node))
+    thread = killer(tmp_path, *deaths)
     result = attnact("sweep-lambda", "--name", "ray", *SMALL, *on_ray)
     assert result.exit_code == 0, result.stderr
     assert sum("accuracy" in line for line in result.stderr.splitlines()) == 4
     thread.join(60)
+    assert (tmp_path / "run-1").exists()
     runs = tmp_path / "runs" / "small"
     assert files(runs / "ray") == files(runs / "local")
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     {"attnact"},
     {"attnact.errors", "attnact.vocabulary", "attnact.released"},
-    {"attnact.products", "attnact.windows"},
+    {"attnact.products", "attnact.replayed", "attnact.windows"},
     {"attnact.files", "attnact.interrupts", "attnact.memory", "attnact.sealed", "attnact.sink"},
     {"attnact.progress", "attnact.provenance", "attnact.cli_options"},
     {"attnact.ranks"},

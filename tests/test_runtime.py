@@ -186,7 +186,8 @@ def test_on_a_gpu_a_recorded_graph_computes_the_network():
     with torch.no_grad():
         exact = Small().double()(frames).float()
     run = make_runner(network, How("torch", "float32"), GPU)
-    for part in (frames, frames.flip(0), frames[:3]):  # recorded, replayed, of another size
+    # As it is, recorded, replayed, of another size.
+    for part in (frames, frames.flip(0), frames, frames[:3]):
         made = run.start(part.pin_memory())()
         expected = exact.flip(0) if part is not frames and len(part) == 8 else exact[: len(part)]
         torch.testing.assert_close(made, expected, rtol=0, atol=1e-4)

@@ -1,9 +1,10 @@
 """One pass over the clips: of one run, or of several that see the same clips in the same order."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -14,6 +15,7 @@ from attnact import ranks
 from attnact.layers import rows_of_batch
 from attnact.model import AttentionLSTM, Model
 from attnact.progress import Advance
+from attnact.replayed import Replayed, replays
 from attnact.stacked import StackedLSTMs
 from attnact.train.clips import Clips, Ints, some_of_each
 from attnact.train.config import TrainConfig
@@ -21,6 +23,7 @@ from attnact.train.loss import Loss, clip_loss
 from attnact.train.optimizer import new_optimizer, stack_states, state_of
 from attnact.train.selection import FINAL
 from attnact.train.store import FeatureStore, batches
+from attnact.windows import Windows
 
 Line = dict[str, Any]  # of metrics.jsonl
 
@@ -90,39 +93,61 @@ def train_epoch(passes: Sequence[Pass], advance: Advance) -> list[Line]:
     torch.manual_seed(first.seed())
     random = np.random.default_rng(first.seed())
     order = random.permutation(first.visited(random))
-    device, bfloat16 = first.store.device, config.precision == "bfloat16"
+    device = first.store.device
     # A CPU multiplies one row with a matrix faster in float32, so its features are not rounded.
-    dtype = torch.bfloat16 if bfloat16 and device.type == "cuda" else torch.float32
+    rounded = config.precision == "bfloat16" and device.type == "cuda"
+    dtype = torch.bfloat16 if rounded else torch.float32
     total = torch.zeros(len(passes), 2, device=device)
     own, shares = _share_out(order, config.batch_size)
     with _as_one(passes) as (model, optimizer):
         model.train()
+        learn = partial(_learn, passes, model)
+        whole: Callable[..., Tensor] = partial(learn, shares[0])
+        if records(config, device):
+            whole = Replayed(whole, device, model.parameters())
         found = batches(first.store, first.clips, np.concatenate(own), len(own[0]), dtype)
         for batch, share in zip(found, shares, strict=True):
-            with (
-                torch.autocast(device.type, torch.bfloat16, bfloat16),
-                rows_of_batch(share.rows, share.clips),
-            ):
-                scores, maps = model(batch.X, batch.mask)
             labels = first.labels[torch.from_numpy(batch.video).to(first.labels.device)]
-            each = [(scores, maps)] if len(passes) == 1 else zip(scores, maps, strict=True)
-            losses = [
-                clip_loss(one.float(), seen, labels, batch.mask, config.penalty_form)
-                for one, seen in each
-            ]
             optimizer.zero_grad()
-            # Their sum: no model's weights have a part in another's cost.
-            costs = [_cost(it.config, loss, share) for it, loss in zip(passes, losses, strict=True)]
-            torch.autograd.backward(torch.stack(costs).sum())
+            seen = batch.X, batch.mask, labels
+            made = whole(*seen) if share == shares[0] else learn(share, *seen)
+            total += share.counts * made
             optimizer.step()
-            summed = torch.stack([torch.stack(loss) for loss in losses]).detach().sum(2)
-            total += share.counts * summed
             advance(len(passes) * share.clips, "")
     means = (ranks.sum_up(total) / len(order)).tolist()
     rest = {"clips": len(order), "seconds": round(time.perf_counter() - start, 3)}
     if ranks.count() > 1:
         rest["processes"] = ranks.count()
     return [{"loss": entropy, "penalty": penalty, **rest} for entropy, penalty in means]
+
+
+def records(config: TrainConfig, device: torch.device) -> bool:
+    """Whether such a run's steps are recorded once an epoch and replayed: one process's on a GPU.
+
+    The baselines have few kernels, and what several processes exchange is not tried.
+    """
+    return replays(device) and config.model == "attention" and ranks.count() == 1
+
+
+def _learn(
+    passes: Sequence[Pass],
+    model: nn.Module,
+    share: Share,
+    X: Tensor | Windows,
+    mask: Tensor,
+    labels: Tensor,
+) -> Tensor:
+    """Makes the gradients of a batch; gives each run's two losses, summed over clips, (M, 2)."""
+    config, device = passes[0].config, mask.device.type
+    bfloat16 = config.precision == "bfloat16"
+    with torch.autocast(device, torch.bfloat16, bfloat16), rows_of_batch(share.rows, share.clips):
+        scores, maps = model(X, mask)
+    each = [(scores, maps)] if len(passes) == 1 else zip(scores, maps, strict=True)
+    losses = [clip_loss(one.float(), seen, labels, mask, config.penalty_form) for one, seen in each]
+    # Their sum: no model's weights have a part in another's cost.
+    costs = [_cost(it.config, loss, share) for it, loss in zip(passes, losses, strict=True)]
+    torch.autograd.backward(torch.stack(costs).sum())
+    return torch.stack([torch.stack(loss) for loss in losses]).detach().sum(2)
 
 
 def _share_out(order: Ints, size: int) -> tuple[list[Ints], list[Share]]:

@@ -6,9 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.optimize import nnls
-from torch.nn import functional as F
 
-from attnact.model import AttentionLSTM, ModelConfig
+from tests.bench import training
 from tests.bench.measuring import DEVICE, Figure, Row, figure, in_turn
 
 L, C = 49, 1024
@@ -76,22 +75,12 @@ def rows(quick: bool) -> Iterator[Row]:
     )
 
 
-def step(shape: Shape) -> Callable[[], None]:
+def step(shape: Shape) -> Callable[[], object]:
     """A training step of this shape."""
-    torch.manual_seed(0)
     B, T, layers, H, N = shape
-    X, mask = torch.rand(B, T, L, C, device=DEVICE), torch.ones(B, T, device=DEVICE)
-    model = AttentionLSTM(ModelConfig(N, lstm_layers=layers, hidden_size=H)).to(DEVICE)
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    labels = torch.zeros(B * T, dtype=torch.int64, device=DEVICE)
-
-    def run() -> None:
-        scores, _ = model(X, mask)
-        optimizer.zero_grad()
-        F.cross_entropy(scores.flatten(0, 1), labels).backward()
-        optimizer.step()
-
-    return run
+    X = torch.rand(B, T, L, C, device=DEVICE)
+    sizes = {"lstm_layers": layers, "hidden_size": H, "classes": N}
+    return training.step("location", X, torch.float32, **sizes)
 
 
 def terms(shape: Shape) -> list[float]:

@@ -12,8 +12,10 @@ from torch.nn import functional as F
 
 from attnact.attention import attention_penalty
 from attnact.model import AttentionLSTM, ModelConfig
+from attnact.replayed import Replayed, replays
 from attnact.vocabulary import AttentionForm
 from attnact.windows import Window, Windows
+from tests.bench.hmdb51 import NAME, hmdb51
 from tests.bench.measuring import (
     DEVICE,
     OPERATIONS,
@@ -54,6 +56,7 @@ def rows(quick: bool) -> Iterator[Row]:
             torch.set_num_threads(threads)
     for form in FORMS:
         yield scoring(form, 256 if quick else 1024, runs)
+    yield hmdb51() if DEVICE.type == "cuda" else Row(NAME, "not measured, for want of a GPU")
 
 
 def steps(form: AttentionForm, B: int, runs: int, threads: str) -> Iterator[Row]:
@@ -80,17 +83,25 @@ def steps(form: AttentionForm, B: int, runs: int, threads: str) -> Iterator[Row]
 
 
 def step(
-    form: AttentionForm, X: torch.Tensor, dtype: torch.dtype | None, plain: bool = False
+    form: AttentionForm,
+    X: torch.Tensor,
+    dtype: torch.dtype | None,
+    plain: bool = False,
+    **shape: int,
 ) -> Callable[[], object]:
-    """A step of training on X (B, T, L, C)."""
+    """A step of training on X (B, T, L, C), as `attnact train` takes it or the plain loop does.
+
+    shape: of the model, where it is another than 3×512 and 51 classes.
+    """
     torch.manual_seed(0)
-    B = len(X)
-    model = AttentionLSTM(ModelConfig(CLASSES, attention=form, lstm_layers=LAYERS)).to(DEVICE)
+    B, T = X.shape[:2]
+    config = {"classes": CLASSES, "lstm_layers": LAYERS, **shape}
+    model = AttentionLSTM(ModelConfig(attention=form, **config)).to(DEVICE)
     optimizer = torch.optim.Adam(model.parameters(), weight_decay=2e-5, fused=not plain)
-    labels = torch.randint(0, CLASSES, (B,), device=DEVICE).repeat_interleave(T)
+    labels = torch.randint(0, model.config.classes, (B,), device=DEVICE).repeat_interleave(T)
     mask = torch.ones(B, T, device=DEVICE)
 
-    def run() -> None:
+    def learn(X: torch.Tensor) -> torch.Tensor:
         with torch.autocast(DEVICE.type, dtype or torch.float32, dtype == torch.bfloat16):
             if plain:
                 tops, maps = plain_recurrence(model, X, plain_dropout(B))
@@ -98,8 +109,18 @@ def step(
             else:
                 scores, maps = model(X, mask)
         loss = F.cross_entropy(scores.float().flatten(0, 1), labels) * T
+        loss = loss + attention_penalty(maps, mask, "sum").mean()
+        loss.backward()
+        return loss.detach()
+
+    work: Callable[[torch.Tensor], torch.Tensor] = learn
+    if replays(DEVICE) and not plain:
+        X = X.to(dtype or X.dtype)  # as training has it there
+        work = Replayed(learn, DEVICE, model.parameters())
+
+    def run() -> None:
         optimizer.zero_grad()
-        (loss + attention_penalty(maps, mask, "sum").mean()).backward()
+        work(X)
         optimizer.step()
 
     return run

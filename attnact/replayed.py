@@ -1,0 +1,94 @@
+"""Work on a GPU that is recorded once and replayed, as a CUDA graph.
+
+Launching thousands of small kernels from Python takes longer than running them. What is recorded
+must not wait for the GPU, nor depend on what the tensors hold. (No GPU was at hand: a stand-in of
+one has run this, which is in `tests/made_graphs.py`.)
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnact.errors import UnsupportedError
+
+SWITCH = "ATTNACT_CUDA_GRAPHS"
+
+
+def replays(device: torch.device) -> bool:
+    """Whether work on this device is recorded: on a GPU, unless its user said no."""
+    return device.type == "cuda" and os.environ.get(SWITCH) != "0"
+
+
+class Replayed:
+    """A function of tensors on a GPU, whose kernels are replayed.
+
+    The shapes of the first call are taken to be those of most. That call runs the function as it
+    is, for what libraries set up at first may not be recorded; the next one records. Where a call
+    has other shapes, the function runs as it is.
+
+    function: makes a tensor; and gradients, if there are weights.
+    weights: whose `grad` it makes, which is to be None before each call.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        device: torch.device,
+        weights: Iterable[nn.Parameter] = (),
+    ) -> None:
+        self._function, self._device, self._weights = function, device, list(weights)
+        self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._seen: list[Tensor] = []  # by the graph, always at the same place
+        self._made = torch.empty(0)
+        self._gradients: list[Tensor | None] = []
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        """What the function makes, to be read before the next call, which may write it there again.
+
+        Raises UnsupportedError where the kernels cannot be recorded.
+        """
+        with torch.cuda.device(self._device):
+            if not self._seen:
+                self._seen = [tensor.clone() for tensor in tensors]
+                return self._aside()
+            if [it.shape for it in tensors] != [it.shape for it in self._seen]:
+                return self._function(*tensors)
+            for place, tensor in zip(self._seen, tensors, strict=True):
+                place.copy_(tensor)
+            if self._graph is None:
+                self._graph = self._record()
+            for weight, gradient in zip(self._weights, self._gradients, strict=True):
+                weight.grad = gradient
+            self._graph.replay()
+            return self._made
+
+    def _aside(self) -> Tensor:
+        """The function as it is, on the stream that will record it."""
+        current = torch.cuda.current_stream()
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            made = self._function(*self._seen)
+        current.wait_stream(self._stream)
+        return made
+
+    def _record(self) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        # What other threads do meanwhile, which bring the next batch, is none of the graph's.
+        mode = {"stream": self._stream, "capture_error_mode": "thread_local"}
+        try:
+            with torch.cuda.graph(graph, **mode):
+                self._made = self._function(*self._seen)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise UnsupportedError(
+                f"{self._device}: what it does cannot be recorded ({reason}); "
+                f"set {SWITCH}=0 to do without"
+            ) from error
+        self._gradients = [weight.grad for weight in self._weights]
+        return graph

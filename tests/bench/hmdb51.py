@@ -1,0 +1,61 @@
+"""The paper's training on HMDB-51, whole: on features of that size that were made up."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attnact import ranks
+from attnact.features import CHANNELS, LOCATIONS
+from attnact.model import ModelConfig, build_model
+from attnact.train.clips import Clips, Ints
+from attnact.train.config import TrainConfig
+from attnact.train.epoch import Pass, train_epoch
+from attnact.train.optimizer import new_optimizer
+from attnact.train.selection import FINAL
+from attnact.train.widen import Stored
+from tests.bench.measuring import DEVICE, Row, figure, in_turn
+
+NAME = "HMDB-51's training part, location, 3×1024, B 128, stride 1, 15 epochs"
+# Of a fold's 3,570 training videos, about 340,000 frames.
+VIDEOS, FRAMES, CLASSES, EPOCHS = 3_570, 95, 51, 15
+CONFIG = TrainConfig(fold="1", hidden_size=1024, epochs=EPOCHS, precision="bfloat16")
+
+
+class MadeStore:
+    """Random features as uint8 on the device; see `FeatureStore`."""
+
+    device, place, frame_bytes = DEVICE, "the device", LOCATIONS * CHANNELS
+
+    def __init__(self, frames: int) -> None:
+        cubes = torch.empty(frames, LOCATIONS, CHANNELS, dtype=torch.uint8, device=DEVICE)
+        self._cubes, self._scales = cubes.random_(), torch.rand(frames, LOCATIONS, device=DEVICE)
+
+    def gather(self, positions: Ints, room: Tensor | None = None) -> Stored:
+        """See `FeatureStore`."""
+        index = torch.from_numpy(positions).to(DEVICE)
+        return Stored(self._cubes[index], self._scales[index])
+
+
+def hmdb51(config: TrainConfig = CONFIG, videos: int = VIDEOS, part: int = 12) -> Row:
+    """So many parts of an epoch are taken for one, and one epoch for all."""
+    store = MadeStore(videos * FRAMES)
+    every = clips(videos, config)
+    shape = ModelConfig(CLASSES, hidden_size=config.hidden_size, lstm_layers=config.lstm_layers)
+    model = build_model(shape).to(DEVICE)
+    labels = torch.arange(videos, device=DEVICE) % CLASSES
+    some = every[np.arange(0, len(every), part)]
+    optimizer = new_optimizer(model, config)
+    whole = Pass(config, store, labels, model, ranks.parallel(model), optimizer, some, FINAL, 1)
+    (taken,) = in_turn([lambda: train_epoch([whole], lambda more, note: None)], 3)
+    minutes = figure([seconds * len(every) / len(some) * EPOCHS / 60 for seconds in taken])
+    size = f"{len(every):,} clips an epoch; {videos * FRAMES:,} frames as uint8 on the device"
+    return Row(NAME, minutes.text("minutes", digits=1), "", "", f"{size}; from {len(some):,} clips")
+
+
+def clips(videos: int, config: TrainConfig) -> Clips:
+    """All clips of made videos, at each frame's."""
+    starts = np.arange(FRAMES - 29)
+    video = np.repeat(np.arange(videos), len(starts))
+    first = video * FRAMES + np.tile(starts, videos)
+    step, frames = np.ones_like(first), np.full_like(first, 30)
+    return Clips(video, first, step, frames, frames)

@@ -1,0 +1,89 @@
+"""Work recorded and replayed, on a stand-in for a GPU's graphs; and on a GPU, where one is."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attnact.errors import UnsupportedError
+from attnact.layers import draw
+from attnact.replayed import Replayed, replays
+from tests.made_graphs import stand_in
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif("not torch.cuda.is_available()"))]
+
+
+class Work:
+    """Something with a gradient, random numbers, and memory that is written to twice."""
+
+    def __init__(self, device: str) -> None:
+        torch.manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(4, 3, device=device))
+        self.calls = 0
+
+    def __call__(self, x: Tensor, scale: Tensor) -> Tensor:
+        self.calls += 1
+        kept = draw((len(x), 3), torch.int8, x.device) > 0
+        made = torch.tanh(x @ self.weight) * kept
+        total = made.new_zeros(()).add_(made.square().sum()).mul_(scale[0])
+        total.backward()
+        return total.detach()[None]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_is_replayed_is_what_would_be_done(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = stand_in(monkeypatch) if device == "cpu" else None
+    plain, recorded = Work(device), Work(device)
+    replayed = Replayed(recorded, torch.device(device), [recorded.weight])
+    sizes = [6, 6, 6, 2, 6]  # as it is, recorded, replayed, as it is, replayed
+    inputs = [(torch.randn(n, 4, device=device), torch.randn(1, device=device)) for n in sizes]
+    found = []
+    for work, weight in ((plain, plain.weight), (replayed, recorded.weight)):
+        torch.manual_seed(1)
+        seen = []
+        for x, scale in inputs:
+            weight.grad = None
+            seen += [work(x, scale).clone(), weight.grad.clone()]
+            with torch.no_grad():
+                weight -= 0.1 * weight.grad
+        found.append(seen)
+    torch.testing.assert_close(*found, rtol=0, atol=0 if device == "cpu" else 1e-6)
+    assert recorded.calls == 3  # the first, the recording, and the one of another size
+    if graphs:
+        assert graphs.replays == 3
+
+
+def test_work_that_waits_for_a_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch)
+    replayed = Replayed(lambda x: x * x.sum().item(), torch.device("cpu"))
+    replayed(torch.ones(2))
+    with pytest.raises(UnsupportedError) as refused:
+        replayed(torch.ones(2))
+    assert str(refused.value) == (
+        "cpu: what it does cannot be recorded (operation not permitted when stream is capturing); "
+        "set ATTNACT_CUDA_GRAPHS=0 to do without"
+    )
+
+
+def test_memory_that_runs_out_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch)
+    calls = iter([torch.ones(1)])
+
+    def work(x: Tensor) -> Tensor:
+        for made in calls:
+            return made
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    replayed = Replayed(work, torch.device("cpu"))
+    replayed(torch.ones(1))
+    with pytest.raises(torch.OutOfMemoryError):
+        replayed(torch.ones(1))
+
+
+def test_gpus_replay_unless_they_are_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ATTNACT_CUDA_GRAPHS", raising=False)
+    assert replays(torch.device("cuda", 1))
+    assert not replays(torch.device("cpu"))
+    monkeypatch.setenv("ATTNACT_CUDA_GRAPHS", "0")
+    assert not replays(torch.device("cuda"))
