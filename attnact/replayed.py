@@ -7,6 +7,7 @@ one has run this, which is in `tests/made_graphs.py`.)
 
 import os
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,9 +26,8 @@ def replays(device: torch.device) -> bool:
 class Replayed:
     """A function of tensors on a GPU, whose kernels are replayed.
 
-    The shapes of the first call are taken to be those of most. That call runs the function as it
-    is, for what libraries set up at first may not be recorded; the next one records. Where a call
-    has other shapes, the function runs as it is.
+    What libraries set up at first may not be recorded: a first call runs the function as it is, the
+    next one records, if it has the same shapes. From then on calls of other shapes run as they are.
 
     function: makes a tensor; and gradients, if there are weights.
     weights: whose `grad` it makes, which is to be None before each call.
@@ -40,7 +40,6 @@ class Replayed:
         weights: Iterable[nn.Parameter] = (),
     ) -> None:
         self._function, self._device, self._weights = function, device, list(weights)
-        self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
         self._seen: list[Tensor] = []  # by the graph, always at the same place
         self._made = torch.empty(0)
@@ -52,11 +51,11 @@ class Replayed:
         Raises UnsupportedError where the kernels cannot be recorded.
         """
         with torch.cuda.device(self._device):
-            if not self._seen:
+            if [it.shape for it in tensors] != [it.shape for it in self._seen]:
+                if self._graph is not None:
+                    return self._function(*tensors)
                 self._seen = [tensor.clone() for tensor in tensors]
                 return self._aside()
-            if [it.shape for it in tensors] != [it.shape for it in self._seen]:
-                return self._function(*tensors)
             for place, tensor in zip(self._seen, tensors, strict=True):
                 place.copy_(tensor)
             if self._graph is None:
@@ -68,27 +67,42 @@ class Replayed:
 
     def _aside(self) -> Tensor:
         """The function as it is, on the stream that will record it."""
-        current = torch.cuda.current_stream()
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
+        current, aside = torch.cuda.current_stream(), _recording_stream(self._device)
+        aside.wait_stream(current)
+        with torch.cuda.stream(aside):
             made = self._function(*self._seen)
-        current.wait_stream(self._stream)
+        current.wait_stream(aside)
         return made
 
     def _record(self) -> torch.cuda.CUDAGraph:
-        graph = torch.cuda.CUDAGraph()
-        # What other threads do meanwhile, which bring the next batch, is none of the graph's.
-        mode = {"stream": self._stream, "capture_error_mode": "thread_local"}
+        graph, aside = torch.cuda.CUDAGraph(), _recording_stream(self._device)
+        first: BaseException | None = None
         try:
-            with torch.cuda.graph(graph, **mode):
-                self._made = self._function(*self._seen)
-        except torch.OutOfMemoryError:
-            raise
+            # What other threads do meanwhile, which bring the next batch, is none of the graph's.
+            with (
+                torch.cuda.stream(aside),
+                torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"),
+            ):
+                try:
+                    self._made = self._function(*self._seen)
+                except BaseException as error:
+                    first = error  # for torch raises another as it ends what has failed
+                    raise
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            cause = first or error
+            no_memory = isinstance(cause, torch.cuda.OutOfMemoryError)
+            if no_memory or not isinstance(cause, RuntimeError):
+                raise cause from None
+            reason = str(cause).splitlines()[0]
             raise UnsupportedError(
                 f"{self._device}: what it does cannot be recorded ({reason}); "
                 f"set {SWITCH}=0 to do without"
-            ) from error
+            ) from cause
         self._gradients = [weight.grad for weight in self._weights]
         return graph
+
+
+@cache
+def _recording_stream(device: torch.device) -> Any:
+    """One for all recordings on the device: each would keep memory for its products for ever."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

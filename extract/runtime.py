@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
+from threading import Lock
 from typing import NamedTuple, Protocol
 
 import torch
@@ -103,14 +104,15 @@ class TorchOnGPU:
     """Runs a network with torch on a GPU; not measured here, for want of one."""
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
-        self._device = device
+        self._device, self._turn = device, Lock()
         self._network: Callable[[Tensor], Tensor] = network
         if replays(device):
             self._network = Replayed(network, device)
 
     def start(self, frames: Tensor) -> Cubes:
         """Begin with frames, which are best in pinned memory; see `Runner`."""
-        with torch.inference_mode(), torch.cuda.device(self._device), _deterministic():
+        # A turn for each thread: what is replayed makes all cubes at one place.
+        with self._turn, torch.inference_mode(), torch.cuda.device(self._device), _deterministic():
             made = self._network(frames.to(self._device, non_blocking=True))
             cubes = torch.empty(made.shape, dtype=made.dtype, pin_memory=True)
             cubes.copy_(made, non_blocking=True)  # before the next batch, on the same stream

@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-LOOKS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default}
+# What waits for a number, or brings one from Python by memory that a GPU cannot read meanwhile.
+WAITS = {
+    torch.ops.aten._local_scalar_dense.default,
+    torch.ops.aten.nonzero.default,
+    torch.ops.aten.lift_fresh.default,
+}
 
 
 class Graph:
@@ -50,6 +55,8 @@ class Recording(TorchDispatchMode):
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         torch.set_rng_state(self.random)
+        if error[0] is not None:
+            raise RuntimeError("operation failed due to a previous error during capture")
         for _, args, kwargs, made in self.graph.operations:
             known = {it.untyped_storage().data_ptr() for it in tensors((args, kwargs))}
             for place in tensors(made):
@@ -57,7 +64,7 @@ class Recording(TorchDispatchMode):
                     place.detach().fill_(torch.nan)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
-        if function in LOOKS:
+        if function in WAITS:
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
         made = function(*args, **(kwargs or {}))
         self.graph.operations.append((function, args, kwargs or {}, made))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from attnact.checkpoint import load_checkpoint, load_state
-from attnact.errors import RunError
+from attnact.errors import RunError, UnsupportedError
 from attnact.features import FeatureCache
 from attnact.train import epoch as passes
 from attnact.train import lockstep, loop
@@ -285,6 +285,21 @@ def test_a_run_that_cannot_begin_leaves_the_others(
     found = together(runs, cache)
     assert "damaged" in str(found[runs[0]])
     assert_all_same(runs[1:], alone()[1:], cache)
+
+
+def test_what_the_device_refuses_is_not_tried_one_by_one(
+    cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stacks = []
+
+    def refuse(passes: Any, advance: Any) -> Any:
+        stacks.append(len(passes))
+        raise UnsupportedError("cuda: what it does cannot be recorded")
+
+    monkeypatch.setattr(lockstep, "train_epoch", refuse)
+    found = together(begin(tmp_path, cache), cache)
+    assert [str(error) for error in found.values()] == 3 * ["cuda: what it does cannot be recorded"]
+    assert stacks == [3]
 
 
 def test_where_a_stack_does_not_fit_they_train_one_by_one(

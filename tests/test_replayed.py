@@ -81,6 +81,14 @@ def test_memory_that_runs_out_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -
         replayed(torch.ones(1))
 
 
+def test_the_first_shapes_that_come_again_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = stand_in(monkeypatch)
+    replayed = Replayed(lambda x: 2 * x, torch.device("cpu"))
+    for n in (1, 3, 3, 1, 3):  # as it is, as it is, recorded, as it is, replayed
+        assert torch.equal(replayed(torch.ones(n)), torch.full((n,), 2.0))
+    assert graphs.replays == 2
+
+
 def test_gpus_replay_unless_they_are_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ATTNACT_CUDA_GRAPHS", raising=False)
     assert replays(torch.device("cuda", 1))

@@ -22,7 +22,7 @@ from attnact.train.config import TrainConfig
 from attnact.train.loss import Loss, clip_loss
 from attnact.train.optimizer import new_optimizer, stack_states, state_of
 from attnact.train.selection import FINAL
-from attnact.train.store import FeatureStore, batches
+from attnact.train.store import FeatureStore, batches, moved
 from attnact.windows import Windows
 
 Line = dict[str, Any]  # of metrics.jsonl
@@ -107,11 +107,11 @@ def train_epoch(passes: Sequence[Pass], advance: Advance) -> list[Line]:
             whole = Replayed(whole, device, model.parameters())
         found = batches(first.store, first.clips, np.concatenate(own), len(own[0]), dtype)
         for batch, share in zip(found, shares, strict=True):
-            labels = first.labels[torch.from_numpy(batch.video).to(first.labels.device)]
+            labels = first.labels[moved(batch.video, first.labels.device)]
             optimizer.zero_grad()
-            seen = batch.X, batch.mask, labels
-            made = whole(*seen) if share == shares[0] else learn(share, *seen)
-            total += share.counts * made
+            if share != shares[0]:  # the last and smaller; what was recorded gives its memory back
+                whole = partial(learn, share)
+            total += share.counts * whole(batch.X, batch.mask, labels)
             optimizer.step()
             advance(len(passes) * share.clips, "")
     means = (ranks.sum_up(total) / len(order)).tolist()

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from attnact.errors import AttnactError
+from attnact.errors import AttnactError, UnsupportedError
 from attnact.progress import Advance, progress
 from attnact.train.config import TrainConfig
 from attnact.train.epoch import Line, Pass, train_epoch
@@ -76,6 +76,8 @@ def in_step(courses: Sequence[Course]) -> Iterator[tuple[int, Outcome]]:
 def _trained(passes: Sequence[Pass], advance: Advance) -> Sequence[Line | Exception]:
     try:
         return train_epoch(passes, advance)
+    except UnsupportedError as error:  # the device refuses, and is best left alone
+        return [error] * len(passes)
     except FAILURES as error:
         if len(passes) == 1:
             return [error]

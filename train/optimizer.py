@@ -30,9 +30,8 @@ class ReleasedAdam(torch.optim.Adam):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """One step; torch corrects the start by its own factors, which are taken out again."""
         for group in self.param_groups:
-            t = 1 + max(
-                (int(self.state[p]["step"]) for p in group["params"] if self.state[p]), default=0
-            )
+            # The same of all weights; to read it, a GPU is waited for.
+            t = 1 + next((int(self.state[p]["step"]) for p in group["params"] if self.state[p]), 0)
             wanted = (1 - self.B2**t) ** 0.5 / (1 - self.B1**t)
             beta1, beta2 = group["betas"]
             root = (1 - beta2**t) ** 0.5

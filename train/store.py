@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -34,6 +35,7 @@ __all__ = [
     "batches",
     "bytes_of",
     "describe",
+    "moved",
     "open_store",
     "videos_in",
 ]
@@ -133,7 +135,13 @@ def batches(
         for part, (_, over), frames in zip(parts, wanted, found, strict=True):
             shared = Windows(frames, over, CLIP_FRAMES)
             X = shared if order is None else shared.gather(frames)
-            yield Batch(X, torch.from_numpy(part.mask()).to(store.device), part.video)
+            yield Batch(X, moved(part.mask(), store.device), part.video)
+
+
+def moved(values: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """Numbers on a device; the way to a GPU does not wait for what it is doing."""
+    here = torch.from_numpy(values)
+    return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here
 
 
 def _on_time(
