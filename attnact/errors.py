@@ -22,7 +22,7 @@ class VideoError(AttnactError):
 
 
 class DecoderError(AttnactError):
-    """The processes that decode cannot be started, which says nothing of the videos."""
+    """The processes that decode cannot start or work, which says nothing of the videos."""
 
 
 class WeightsError(AttnactError):

@@ -3,6 +3,7 @@
 It imports as little as it can, for there may be many. `attnact.extract.decoding` is its parent.
 """
 
+import resource
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,7 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from attnact.errors import VideoError
+from attnact.errors import DecoderError, VideoError
 from attnact.extract.children import end_with_parent
 from attnact.extract.shared import Places
 from attnact.extract.video import Frame, VideoInfo, decord_reads, probe, read_frames
@@ -50,6 +51,8 @@ def serve(
 ) -> None:
     """Does the work in order and sends the answers; the files are those of the shared places."""
     end_with_parent(signal.SIGKILL)  # or a decoder that hangs would outlive us
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # to which shared memory is a file
     with suppress(ConnectionError, EOFError, KeyboardInterrupt):  # the parent wants no more
         connection.send(READY)
         frames = _Outgoing(connection, Places(files))
@@ -105,5 +108,7 @@ def _answer(frames: _Outgoing, kind: str, path: Path, *how: Any) -> Any:
         return Failed(str(error))
     except (ConnectionError, EOFError):
         raise
+    except DecoderError as error:
+        return error
     except Exception as error:
         return Failed(f"{path.name}: {type(error).__name__}: {error}")

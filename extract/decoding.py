@@ -44,7 +44,7 @@ def decode(
     outside is read once more.
 
     Raises:
-        DecoderError: no decoder starts.
+        DecoderError: no decoder starts, or there is no memory for its frames.
     """
     for position, answer in _answers([("decode", path, decoder) for path in paths], time_limit):
         if isinstance(answer, Frames):
@@ -142,7 +142,11 @@ class _Child:
             raise ChildProcessError(f"it ends with exit code {self.process.returncode}")
 
     def answer(self, time_limit: float) -> Any:
-        """The next one; when the child hangs or dies, a `Failed`, and it is over."""
+        """The next one; when the child hangs or dies, a `Failed`, and it is over.
+
+        Raises:
+            DecoderError: it cannot work, which is not the file's fault.
+        """
         try:
             if self._holds:
                 self._holds = False
@@ -158,6 +162,8 @@ class _Child:
         if isinstance(answer, Put):
             self._holds = True
             return Frames(self._places.array(answer.place, answer.shape))
+        if isinstance(answer, DecoderError):
+            raise answer
         return answer
 
     def end(self) -> None:

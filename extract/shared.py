@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from attnact.errors import DecoderError
+
 COUNT = 2  # while one process works on what is in one place, the other fills the next
 
 
@@ -23,12 +25,23 @@ class Places:
         self._maps: list[mmap.mmap | None] = [None] * len(self.files)
 
     def array(self, place: int, shape: Sequence[int]) -> npt.NDArray[np.uint8]:
-        """What is in a place, as an array of this shape."""
+        """What is in a place, as an array of this shape.
+
+        Raises:
+            DecoderError: there is no such room.
+        """
         size, file, seen = math.prod(shape), self.files[place], self._maps[place]
         if seen is None or len(seen) < size:
-            if os.fstat(file).st_size < size:
-                os.ftruncate(file, size)
-            seen = self._maps[place] = mmap.mmap(file, 0)
+            try:
+                if os.fstat(file).st_size < size:
+                    os.ftruncate(file, size)
+                seen = self._maps[place] = mmap.mmap(file, 0)
+            except OSError as error:
+                raise DecoderError(
+                    f"no memory for the frames of a decoder ({error.strerror}), which counts as a "
+                    "file too: raise the limit of `ulimit -f`, or make room in memory, and type "
+                    "the same command again"
+                ) from error
         return np.frombuffer(seen, np.uint8, size).reshape(shape)
 
     def close(self) -> None:

@@ -305,3 +305,30 @@ def test_a_decoder_that_nobody_listens_to_ends_without_a_word(clips, monkeypatch
     kind, *how = piece
     for path in (clips / "one.avi", clips / "no such file.avi"):
         decoder.serve(theirs, Places().files, [(kind, path, *how)])
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from attnact.errors import DecoderError
+from attnact.extract.decoding import Ended, decode
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most if sys.argv[2] == "soft" else 4096))
+try:
+    events = [event for _, event in decode([Path(sys.argv[1])], "pyav", "squash", 60)]
+    print(isinstance(events[-1], Ended))
+except DecoderError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("kind", ["soft", "hard"])
+def test_a_limit_on_files_is_no_fault_of_a_video(clips, kind: str) -> None:
+    """The frames of a decoder lie in memory that Linux counts as a file."""
+    command = [sys.executable, "-c", LIMITED, clips / "long.avi", kind]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    if kind == "soft":  # which a process may lift
+        assert told == "True"
+    else:
+        assert told.startswith("no memory for the frames of a decoder (File too large)")
+        assert "raise the limit of `ulimit -f`" in told

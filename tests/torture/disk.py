@@ -99,12 +99,16 @@ def full(made: Path, size: int, random: np.random.Generator) -> Iterator[Callabl
 
 @contextmanager
 def short(made: Path, size: int, random: np.random.Generator) -> Iterator[Callable[[], object]]:
-    """A file may not grow beyond a limit: a write fails in the middle of it."""
+    """A file may not grow beyond a limit: a write fails in the middle of it.
+
+    A limit that a process may lift, as decoders do: their frames lie in what is a file to Linux.
+    """
     limit = int(random.uniform(100, 60_000))
 
     def before() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
 
     yield before
 
