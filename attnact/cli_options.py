@@ -113,7 +113,9 @@ def config_option(config: type) -> Callable[[Command], Command]:
         lists = [name for name, value in values.items() if isinstance(value, list | dict)]
         if lists:
             raise click.UsageError(f"{path}: {lists[0]} must be one value")
-        context.default_map = {**(context.default_map or {}), **values}
+        # As text, as if typed: else 3.7 would be taken for 3 where a whole number is wanted.
+        typed = {name: str(value) for name, value in values.items()}
+        context.default_map = {**(context.default_map or {}), **typed}
 
     text = "Choices from a TOML file or a run's config.json; options here win."
     return click.option(

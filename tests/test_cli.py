@@ -250,6 +250,9 @@ BAD_CONFIGS = [
     ("none.toml", None, "none.toml: no TOML of choices"),
     ("x.toml", "epochs = [3]", "x.toml: epochs must be one value"),
     ("x.json", '{"train": {"epochs": {}}}', "x.json: epochs must be one value"),
+    ("x.json", '{"train": {"epochs": Infinity}}', "'inf' is not a valid integer"),
+    ("x.toml", "epochs = 3.7", "'3.7' is not a valid integer"),
+    ("x.toml", "epochs = true", "'True' is not a valid integer"),
     ("x.toml", "a = " + "[" * 100_000, "x.toml: no TOML of choices"),
     ("x.json", "[" * 100_000, "no config.json of a run"),
 ]
