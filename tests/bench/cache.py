@@ -1,9 +1,10 @@
-"""The cache beside what bounds it: the decompressor alone, and a plain copy of memory.
+"""The cache beside what bounds it: the decompressor alone, a plain copy of memory, the disk.
 
 The features are those of two real clips by Caffe's network where they are at hand, else made up
 with as many zeros as real ones have, in spots as theirs are. All are written many times over.
 """
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,27 @@ def rows(quick: bool) -> Iterator[Row]:
                 yield Row(f"write, {what}", per(taken, cache.frames), note="one thread")
                 yield reading(cache, what, runs)
             yield gathering(cache, dtype, runs)
+        yield from disk(Path(folder, "disk"), runs)
+
+
+def disk(path: Path, runs: int) -> Iterator[Row]:
+    """How fast the disk writes what is flushed to it, and reads what memory no longer has."""
+    content = os.urandom(128 << 20)
+
+    def write() -> None:
+        with path.open("wb", buffering=0) as file:
+            file.write(content)
+            os.fsync(file.fileno())
+
+    def read() -> None:
+        with path.open("rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            assert len(file.read()) == len(content)
+
+    for what, taken in zip(("write", "read"), in_turn([write, read], runs), strict=True):
+        rates = figure([len(content) / seconds for seconds in taken])
+        frames = f"at 21.6 KiB a frame {rates.median / 21.6 / 1024:,.0f} frames/s"
+        yield Row(f"{what}, the disk alone", rates.text("MB/s", 1e6), bound=frames)
 
 
 def features(frames: int) -> tuple[Cubes, str]:
