@@ -14,14 +14,11 @@ from attnact.train.loop import train_together
 from attnact.train.runs import Run, create_run
 from attnact.train.store import open_store, videos_in
 from tests.made_graphs import stand_in
+from tests.made_runs import SMALL
 
 CHOICES: dict[str, Any] = {
-    "fold": "1",
-    "lstm_layers": 2,
-    "hidden_size": 8,
-    "learning_rate": 0.01,
+    **SMALL,
     "batch_size": 5,
-    "epochs": 2,
     "clips_per_video": 3,
     "test_stride": 10,
     "validation": 0.0,

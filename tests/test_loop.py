@@ -23,14 +23,11 @@ from attnact.train.runs import Run, create_run, open_run
 from attnact.train.selection import hold_out
 from attnact.train.store import open_store, videos_in
 from attnact.vocabulary import Split
+from tests.made_runs import SMALL
 
 CHOICES: dict[str, Any] = {
-    "fold": "1",
-    "lstm_layers": 2,
-    "hidden_size": 8,
-    "learning_rate": 0.01,
+    **SMALL,
     "batch_size": 4,
-    "epochs": 2,
     "train_stride": 3,
     "test_stride": 3,
     "validation": 0.3,
@@ -348,11 +345,13 @@ def test_a_model_that_was_not_trained_here(whole: Run, cache: FeatureCache, tmp_
     assert run.model.read_bytes() == whole.model.read_bytes()
 
 
+EASIER = {"lstm_layers": 1, "dropout": 0.0, "batch_size": 1, "learning_rate": 0.02}
+
+
 @pytest.mark.parametrize("attention", ["location", "context"])
 def test_learns_one_class(attention: str, cache: FeatureCache, tmp_path: Path) -> None:
     choices = {"attention": attention, "fold": "wide", "validation": 0.0, "epochs": 5}
-    easier = {"lstm_layers": 1, "dropout": 0.0, "batch_size": 1, "learning_rate": 0.02}
-    run = start(tmp_path / "run", cache, **choices, **easier)
+    run = start(tmp_path / "run", cache, **choices, **EASIER)
     found = go(run, cache)
     assert (found["metric"], found["videos"]) == ("accuracy", 6)
     assert found["value"] == 1.0  # chance: 1/3
@@ -360,10 +359,11 @@ def test_learns_one_class(attention: str, cache: FeatureCache, tmp_path: Path) -
 
 
 def test_learns_several_classes(multi_label_cache: FeatureCache, tmp_path: Path) -> None:
-    run = start(tmp_path / "run", multi_label_cache, fold="wide", validation=0.5, epochs=6)
+    choices = {"fold": "wide", "validation": 0.5, "epochs": 6}
+    run = start(tmp_path / "run", multi_label_cache, **choices, **EASIER)
     found = go(run, multi_label_cache)
     assert (found["metric"], found["videos"]) == ("mAP", 6)
-    assert found["value"] > 0.7  # chance: about 0.4; over 24 runs of other seeds 0.77 to 0.97
+    assert found["value"] > 0.9  # chance: about 0.4
     assert load_checkpoint(run.model).multi_label
 
 

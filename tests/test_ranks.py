@@ -28,15 +28,12 @@ from attnact.train.evaluate import read_looks, read_predictions
 from attnact.train.loop import score_test, train
 from attnact.train.runs import Run, create_run, open_run
 from attnact.train.store import open_store, videos_in
+from tests.made_runs import SMALL
 
 # 8 clips to choose the epoch by and 11 to train on: 5 + 3, and 5 + 5 + 1, of which one has none.
 CHOICES: dict[str, Any] = {
-    "fold": "1",
-    "lstm_layers": 2,
-    "hidden_size": 8,
-    "learning_rate": 0.01,
+    **SMALL,
     "batch_size": 5,
-    "epochs": 2,
     "train_stride": 3,
     "test_stride": 3,
     "validation": 0.3,

@@ -106,6 +106,21 @@ def test_batches_left_early(cache: FeatureCache, place: Any) -> None:
     assert torch.equal(first, again.X)
 
 
+@pytest.mark.parametrize("place", ["host", "disk"])
+def test_frames_are_listed_batch_by_batch(
+    cache: FeatureCache, place: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of all at once would be gigabytes of numbers for a large data set."""
+    listed = []
+    real = Clips.positions
+    monkeypatch.setattr(Clips, "positions", lambda clips: listed.append(clips) or real(clips))
+    clips = cut(cache, range(12))
+    coming = batches(open_store(cache, np.arange(12), place, CPU), clips, np.arange(len(clips)), 1)
+    next(coming)
+    coming.close()
+    assert len(clips) > 2 >= len(listed)
+
+
 def test_no_clips(cache: FeatureCache) -> None:
     store = open_store(cache, np.arange(3), "host", CPU)
     assert list(batches(store, cut(cache, [0]), np.array([], int), 2)) == []

@@ -5,8 +5,8 @@ type, float16 or uint8, until the batch is on the device and its step begins.
 """
 
 import os
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,20 +121,13 @@ def batches(
     """
     every = np.arange(len(clips)) if order is None else order
     parts = [clips[every[start : start + size]] for start in range(0, len(every), size)]
-    if order is None:
-        wanted = [windows(part) for part in parts]
-    else:
-        wanted = [
-            (part.positions().ravel(), [Window(0, len(part), CLIP_FRAMES, 1)]) for part in parts
-        ]
-    positions = [frames for frames, _ in wanted]
+    wanted = (_frames_of(part, shared=order is None) for part in parts)
     # What would only copy memory meanwhile would take the cores from the work itself.
     here = store.device.type == "cpu" and isinstance(store, MemoryStore)
-    found = _on_time(store, positions, dtype) if here else _ahead(store, positions, dtype)
+    found = _on_time(store, wanted, dtype) if here else _ahead(store, wanted, dtype)
     with closing(found):
-        for part, (_, over), frames in zip(parts, wanted, found, strict=True):
-            shared = Windows(frames, over, CLIP_FRAMES)
-            X = shared if order is None else shared.gather(frames)
+        for part, shared in zip(parts, found, strict=True):
+            X = shared if order is None else shared.gather(shared.frames)
             yield Batch(X, moved(part.mask(), store.device), part.video)
 
 
@@ -144,50 +137,68 @@ def moved(values: npt.NDArray[Any], device: torch.device) -> Tensor:
     return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here
 
 
+Wanted = tuple[Ints, list[Window]]  # the positions of a batch's frames, and its clips over them
+Brought = tuple[Stored, list[Window], Any]  # and when they will have arrived
+
+
+def _frames_of(part: Clips, shared: bool) -> Wanted:
+    if shared:
+        return windows(part)
+    return part.positions().ravel(), [Window(0, len(part), CLIP_FRAMES, 1)]
+
+
 def _on_time(
-    store: FeatureStore, wanted: Sequence[Ints], dtype: torch.dtype
-) -> Generator[Tensor, None, None]:
-    """The features at these positions, (n, L, C) of each, gathered when they are asked for."""
-    room = _room(wanted, dtype)
-    for positions in wanted:
+    store: FeatureStore, wanted: Iterator[Wanted], dtype: torch.dtype
+) -> Generator[Windows, None, None]:
+    """The batches, each gathered when it is asked for."""
+    room = torch.empty(0, LOCATIONS, CHANNELS, dtype=dtype)
+    for positions, over in wanted:
+        room = _enough(room, len(positions))
         # Some at a time: they are widened in the cache of a core.
         for start in range(0, len(positions), FRAMES_AT_ONCE):
             some = positions[start : start + FRAMES_AT_ONCE]
             widen(store.gather(some), room[start : start + len(some)])
-        yield room[: len(positions)]
+        yield Windows(room[: len(positions)], over, CLIP_FRAMES)
 
 
 def _ahead(
-    store: FeatureStore, wanted: Sequence[Ints], dtype: torch.dtype
-) -> Generator[Tensor, None, None]:
+    store: FeatureStore, wanted: Iterator[Wanted], dtype: torch.dtype
+) -> Generator[Windows, None, None]:
     """The same, of which the next are brought to the device by another thread meanwhile."""
     on_gpu = store.device.type == "cuda"
     stream: Any = torch.cuda.Stream(store.device) if on_gpu else None  # type: ignore[no-untyped-call]
-    # On a CPU two batches take turns. A GPU's memory and pinned memory torch keeps by itself.
-    most = 0 if on_gpu else max(map(len, wanted), default=0) * store.frame_bytes
-    rooms = [torch.empty(most, dtype=torch.uint8) if most else None for _ in range(2)]
-    room = None if on_gpu else _room(wanted, dtype)
+    # On a CPU two batches take turns; pinned memory torch keeps by itself.
+    turns = [torch.empty(0, dtype=torch.uint8) for _ in range(2)]
+    room = torch.empty(0, LOCATIONS, CHANNELS, dtype=dtype, device=store.device)
 
-    def bring(i: int) -> tuple[Stored, Any]:
+    def bring(positions: Ints, over: list[Window]) -> Brought:
+        turns.reverse()
+        turns[0] = _enough(turns[0], 0 if on_gpu else len(positions) * store.frame_bytes)
         with torch.cuda.stream(stream):  # of None it does nothing
-            cubes = store.gather(wanted[i], rooms[i % 2]).to(store.device)
-            return cubes, stream.record_event() if stream else None
+            cubes = store.gather(positions, None if on_gpu else turns[0]).to(store.device)
+            return cubes, over, stream.record_event() if stream else None
 
     with ThreadPoolExecutor(1, "gather") as thread:
-        coming = thread.submit(bring, 0) if wanted else None
-        for i, positions in enumerate(wanted):
-            assert coming is not None
-            found, arrived = coming.result()
-            coming = thread.submit(bring, i + 1) if i + 1 < len(wanted) else None
+        coming = _submit(thread, bring, wanted)
+        while coming is not None:
+            cubes, over, arrived = coming.result()
+            coming = _submit(thread, bring, wanted)
             if arrived is not None:
-                _hand_over(found, arrived, store.device)
-            shape = found.cubes.shape
-            wide = torch.empty(shape, dtype=dtype, device=store.device) if room is None else room
-            yield widen(found, wide[: len(positions)])
+                _hand_over(cubes, arrived, store.device)
+            room = _enough(room, len(cubes.cubes))
+            yield Windows(widen(cubes, room[: len(cubes.cubes)]), over, CLIP_FRAMES)
 
 
-def _room(wanted: Sequence[Ints], dtype: torch.dtype) -> Tensor:
-    return torch.empty(max(map(len, wanted), default=0), LOCATIONS, CHANNELS, dtype=dtype)
+def _submit(
+    thread: ThreadPoolExecutor, bring: Callable[..., Brought], wanted: Iterator[Wanted]
+) -> Future[Brought] | None:
+    batch = next(wanted, None)
+    return None if batch is None else thread.submit(bring, *batch)
+
+
+def _enough(room: Tensor, count: int) -> Tensor:
+    """The room, or a larger one where it does not hold so many."""
+    return room if len(room) >= count else room.new_empty(count, *room.shape[1:])
 
 
 def _hand_over(cubes: Stored, arrived: Any, device: torch.device) -> None:

@@ -42,6 +42,7 @@ def rows(quick: bool) -> Iterator[Row]:
     """What a frame takes, and the rates of writing, of reading clips, and of gathering them."""
     runs = 3 if quick else 7
     cubes, origin = features(16 if quick else 64)
+    sizes: dict[tuple[FeatureType, Compression], float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for dtype in DTYPES:
             for compression in COMPRESSIONS if not quick else COMPRESSIONS[:1]:
@@ -49,7 +50,7 @@ def rows(quick: bool) -> Iterator[Row]:
                 (taken,) = in_turn([partial(write, path, cubes, dtype, compression)], runs)
                 cache = FeatureCache(path)
                 what = f"{dtype}, {compression}"
-                kib = cache.disk_bytes() / cache.frames / 1024
+                kib = sizes[dtype, compression] = cache.disk_bytes() / cache.frames / 1024
                 yield Row(
                     f"size, {what}",
                     f"{kib:.1f} KiB a frame",
@@ -59,11 +60,14 @@ def rows(quick: bool) -> Iterator[Row]:
                 yield Row(f"write, {what}", per(taken, cache.frames), note="one thread")
                 yield reading(cache, what, runs)
             yield gathering(cache, dtype, runs)
-        yield from disk(Path(folder, "disk"), runs)
+        yield from disk(Path(folder, "disk"), sizes[DTYPES[0], COMPRESSIONS[0]], runs)
 
 
-def disk(path: Path, runs: int) -> Iterator[Row]:
-    """How fast the disk writes what is flushed to it, and reads what memory no longer has."""
+def disk(path: Path, kib: float, runs: int) -> Iterator[Row]:
+    """How fast the disk writes what is flushed to it, and reads what memory no longer has.
+
+    kib: of a frame, in KiB.
+    """
     content = os.urandom(128 << 20)
 
     def write() -> None:
@@ -78,7 +82,7 @@ def disk(path: Path, runs: int) -> Iterator[Row]:
 
     for what, taken in zip(("write", "read"), in_turn([write, read], runs), strict=True):
         rates = figure([len(content) / seconds for seconds in taken])
-        frames = f"at 21.6 KiB a frame {rates.median / 21.6 / 1024:,.0f} frames/s"
+        frames = f"at {kib:.1f} KiB a frame {rates.median / kib / 1024:,.0f} frames/s"
         yield Row(f"{what}, the disk alone", rates.text("MB/s", 1e6), bound=frames)
 
 

@@ -101,14 +101,15 @@ def full(made: Path, size: int, random: np.random.Generator) -> Iterator[Callabl
 def short(made: Path, size: int, random: np.random.Generator) -> Iterator[Callable[[], object]]:
     """A file may not grow beyond a limit: a write fails in the middle of it.
 
-    A limit that a process may lift, as decoders do: their frames lie in what is a file to Linux.
+    A decoder lifts the limit where it may: its frames lie in what is a file to Linux. Now and then
+    it may not.
     """
-    limit = int(random.uniform(100, 60_000))
+    limit, lifted = int(random.uniform(100, 60_000)), random.random() < 0.5
 
     def before() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most if lifted else limit))
 
     yield before
 
