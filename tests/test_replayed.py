@@ -9,7 +9,12 @@ from attnact.layers import draw
 from attnact.replayed import Replayed, replays
 from tests.made_graphs import stand_in
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif("not torch.cuda.is_available()"))]
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif("not torch.cuda.is_available()", reason="needs a GPU")
+    ),
+]
 
 
 class Work:

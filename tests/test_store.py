@@ -17,7 +17,12 @@ from attnact.train.clips import Clips, cut_clips
 from attnact.train.store import Batch, batches, bytes_of, describe, open_store, videos_in
 
 CPU = torch.device("cpu")
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif("not torch.cuda.is_available()"))]
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif("not torch.cuda.is_available()", reason="needs a GPU")
+    ),
+]
 
 
 def cut(cache: FeatureCache, videos: Any, fps: float = 30) -> Clips:
