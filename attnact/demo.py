@@ -117,7 +117,7 @@ def draw_videos(folder: Path, listing: Path, scenes: int = SCENES) -> None:
         side = "train" if scene % 4 else "test"
         for number, (name, colour) in enumerate(COLOURS.items()):
             path = folder / f"scene{scene:02d} {name}.avi"
-            _write_video(path, draw_clip(scene, number, colour))
+            write_video(path, draw_clip(scene, number, colour))
             rows.append([str(path), name, f"scene {scene}", side])
     part = listing.with_suffix(".part")
     with part.open("w", encoding="utf-8", newline="") as file:
@@ -157,7 +157,8 @@ def _clutter(random: np.random.Generator) -> Frame:
     return np.asarray(image)
 
 
-def _write_video(path: Path, frames: Frame) -> None:
+def write_video(path: Path, frames: Frame) -> None:
+    """Writes frames (T, 120, 160, 3) as MPEG-4."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"

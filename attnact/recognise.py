@@ -103,7 +103,8 @@ class Recogniser:
         """
         backbone = self.backbone  # before a process is started in vain
         decoder: Decoder = "decord" if self.features.get("decoder") == "decord" else "pyav"
-        with closing(read_videos(videos, decoder, resize_of(self.features), TIME_LIMIT)) as read:
+        how = resize_of(self.features)
+        with closing(read_videos(videos, decoder, how, TIME_LIMIT, backbone.device)) as read:
             for video, (header, events) in zip(videos, read, strict=True):
                 yield self._scored(video, header, events, backbone)
 
@@ -194,7 +195,7 @@ def _blocks(
         positions = needed(cut, every)
         cubes = torch.empty(0, *CUBE)
         if len(positions):
-            cubes = _as_cached(backbone(torch.from_numpy(event.frames[positions - count])), dtype)
+            cubes = _as_cached(backbone(event.frames[positions - count]), dtype)
         count += len(every)
         advance(len(every), "")
         yield Block(count, positions, cubes)

@@ -8,18 +8,18 @@ import math
 import mmap
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from attnact.extract.decoder import Ended, Failed
-from attnact.extract.decoding import Event, Frames, decode
+from attnact.extract.decoding import CPU, Event, Frames, decode
 from attnact.extract.plan import Plan
 from attnact.extract.resize import FRAME_SIDE
-from attnact.extract.video import Frame
 from attnact.feature_writer import ShardWriter
 from attnact.features import shard_path
 
@@ -28,24 +28,27 @@ from attnact.features import shard_path
 class Batch:
     """Frames of one shard for one forward pass, (batch, 224, 224, 3); the last is zero-padded.
 
+    frames: uint8, on the device where the network runs.
     events: (video, n frames | Ended | Failed), in the order in which they came.
     """
 
-    frames: Frame
+    frames: Tensor
     filled: int = 0
     events: list[tuple[int, int | Ended | Failed]] = field(default_factory=list)
     last: bool = False
 
 
 def batches(
-    videos: Sequence[int], events: Iterable[tuple[int, Event]], size: int, pinned: bool = False
+    videos: Sequence[int],
+    events: Iterable[tuple[int, Event]],
+    size: int,
+    device: torch.device = CPU,
 ) -> Iterator[Batch]:
     """The frames of some videos in batches of `size`; the last one says so and may be empty.
 
-    events: (position in `videos`, event), as `decode` yields them.
-    pinned: in memory that a GPU copies from while others work.
+    events: (position in `videos`, event), as `decode` yields them for this device.
     """
-    batch = _empty_batch(size, pinned)
+    batch = _empty_batch(size, device)
     for position, event in events:
         video = videos[position]
         if not isinstance(event, Frames):
@@ -60,20 +63,31 @@ def batches(
             frames = frames[taken:]
             if batch.filled == size:
                 yield batch
-                batch = _empty_batch(size, pinned)
+                batch = _empty_batch(size, device)
     batch.frames[batch.filled :] = 0
     batch.last = True
     yield batch
 
 
-def _empty_batch(size: int, pinned: bool) -> Batch:
+def _empty_batch(size: int, device: torch.device) -> Batch:
     shape = (size, FRAME_SIDE, FRAME_SIDE, 3)
-    if pinned:
-        return Batch(torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy())
+    if device.type != "cpu":
+        return Batch(torch.empty(shape, dtype=torch.uint8, device=device))
     # Pages of its own, given back when it goes: what one thread allocates and another frees would
     # else leave holes, and hours of an extraction gigabytes of them.
     memory = mmap.mmap(-1, math.prod(shape))
-    return Batch(np.frombuffer(memory, np.uint8).reshape(shape))
+    return Batch(torch.frombuffer(memory, dtype=torch.uint8).view(shape))
+
+
+@contextmanager
+def _beside_others(device: torch.device) -> Iterator[Callable[[], None]]:
+    """What this thread has a GPU do goes on beside what others do; gives what waits for it."""
+    if device.type != "cuda":
+        yield lambda: None
+        return
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        yield stream.synchronize
 
 
 @dataclass(frozen=True)
@@ -83,7 +97,7 @@ class Job:
     size: frames of a batch.
     decoders: shards that are read at the same time.
     time_limit: seconds without a frame after which a file is given up.
-    pinned: whether the batches go to a GPU.
+    device: where the network runs.
     """
 
     plan: Plan
@@ -92,7 +106,7 @@ class Job:
     size: int
     decoders: int
     time_limit: float
-    pinned: bool = False
+    device: torch.device = CPU
 
 
 class Readers:
@@ -147,10 +161,12 @@ class Readers:
         job = self._job
         paths = [job.root / job.plan.paths[video] for video in videos]
         settings = job.plan.settings
-        events = decode(paths, settings.decoder, settings.resize, job.time_limit)
-        for batch in batches(videos, events, job.size, job.pinned):
-            if not self._put((writer, batch)):
-                return
+        events = decode(paths, settings.decoder, settings.resize, job.time_limit, job.device)
+        with _beside_others(job.device) as wait:
+            for batch in batches(videos, events, job.size, job.device):
+                wait()
+                if not self._put((writer, batch)):
+                    return
 
     def _keep(self, writer: ShardWriter) -> None:
         """Remembers a writer, and forgets those that are done: a long extraction has thousands."""

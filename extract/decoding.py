@@ -13,31 +13,43 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from attnact.errors import DecoderError
 from attnact.extract.children import end_child, start_child
 from attnact.extract.decoder import READY, Ended, Failed, Put, serve
-from attnact.extract.resize import resize
+from attnact.extract.resize import resized
 from attnact.extract.shared import Places
-from attnact.extract.video import Frame, VideoInfo
+from attnact.extract.video import VideoInfo
 from attnact.vocabulary import Decoder, Resize
 
+CPU = torch.device("cpu")
 STARTING = 300.0  # seconds; a child imports for one, on a busy machine with a slow disk for many
 
 
 @dataclass(frozen=True)
 class Frames:
-    """The next frames of a file, (n, 224, 224, 3) uint8 RGB."""
+    """The next frames of a file, (n, 224, 224, 3) uint8 RGB, on the device they were asked for."""
 
-    frames: Frame
+    frames: Tensor
 
 
 Event = Frames | Ended | Failed
 
 
 def decode(
-    paths: Sequence[Path], decoder: Decoder, how: Resize, time_limit: float
+    paths: Sequence[Path],
+    decoder: Decoder,
+    how: Resize,
+    time_limit: float,
+    device: torch.device = CPU,
 ) -> Iterator[tuple[int, Event]]:
     """What happens to each file, as (position in `paths`, event), one file after the other.
+
+    A GPU copies the frames from where the decoder put them and resizes them itself, in this
+    thread's stream.
 
     A file that gives nothing for `time_limit` seconds, or that crashes the decoder, fails like one
     that does not decode, and the next is read by a new process. One whose decoder was killed from
@@ -46,9 +58,11 @@ def decode(
     Raises:
         DecoderError: no decoder starts, or there is no memory for its frames.
     """
-    for position, answer in _answers([("decode", path, decoder) for path in paths], time_limit):
-        if isinstance(answer, Frames):
-            answer = Frames(resize(answer.frames, how))
+    work = [("decode", path, decoder) for path in paths]
+    for position, answer in _answers(work, time_limit, device):
+        if isinstance(answer, np.ndarray):
+            # The copy is done when `to` returns: the decoder may put the next frames there.
+            answer = Frames(resized(torch.from_numpy(answer).to(device), how))
         yield position, answer
 
 
@@ -62,10 +76,13 @@ def probe_all(paths: Sequence[Path], time_limit: float) -> Iterator[VideoInfo | 
         yield answer
 
 
-def _answers(work: Sequence[tuple[Any, ...]], time_limit: float) -> Iterator[tuple[int, Any]]:
+def _answers(
+    work: Sequence[tuple[Any, ...]], time_limit: float, device: torch.device = CPU
+) -> Iterator[tuple[int, Any]]:
     """A child's answers to each piece of work; a new child after each one that had to die.
 
-    Frames are as large as the file has them, and there until the next answer is asked for.
+    Frames come as an array (n, height, width, 3), as large as the file has them, which is there
+    until the next answer is asked for; in pinned memory if they are for a GPU.
 
     Who sends SIGKILL is no file but the system, for want of memory, or a person: such a piece is
     done a second time, without the frames that came before.
@@ -73,7 +90,7 @@ def _answers(work: Sequence[tuple[Any, ...]], time_limit: float) -> Iterator[tup
     done = blocks = 0  # pieces of work, and of the next one the blocks of frames that came
     again = False
     while done < len(work):
-        child = _start(work[done:])
+        child = _start(work[done:], device)
         known = blocks
         try:
             while done < len(work):
@@ -81,7 +98,7 @@ def _answers(work: Sequence[tuple[Any, ...]], time_limit: float) -> Iterator[tup
                 if child.over and child.process.returncode == -signal.SIGKILL and not again:
                     again = True
                     break
-                if isinstance(answer, Frames):
+                if isinstance(answer, np.ndarray):
                     known -= 1
                     if known < 0:
                         blocks += 1
@@ -95,16 +112,16 @@ def _answers(work: Sequence[tuple[Any, ...]], time_limit: float) -> Iterator[tup
             child.end()
 
 
-def _start(work: Sequence[tuple[Any, ...]]) -> "_Child":
+def _start(work: Sequence[tuple[Any, ...]], device: torch.device) -> "_Child":
     """A child that is ready for the work; if need be the second one.
 
     Raises:
         DecoderError: neither became ready.
     """
     with suppress(OSError):
-        return _Child(work)
+        return _Child(work, device)
     try:
-        return _Child(work)
+        return _Child(work, device)
     except OSError as error:
         raise DecoderError(
             f"no process that decodes can be started ({error.strerror or error}); make room in "
@@ -120,9 +137,9 @@ class _Child:
     Raises OSError where it does not become ready.
     """
 
-    def __init__(self, work: Sequence[tuple[Any, ...]]) -> None:
+    def __init__(self, work: Sequence[tuple[Any, ...]], device: torch.device) -> None:
         self.over = self._holds = False
-        self._places = Places()
+        self._places = Places(gpu=device if device.type == "cuda" else None)
         files = self._places.files
         try:
             self.process, self._connection = start_child(serve, files, list(work), files=files)
@@ -161,7 +178,7 @@ class _Child:
             return Failed(f"the decoder crashed (exit code {self.process.wait()})")
         if isinstance(answer, Put):
             self._holds = True
-            return Frames(self._places.array(answer.place, answer.shape))
+            return self._places.array(answer.place, answer.shape)
         if isinstance(answer, DecoderError):
             raise answer
         return answer

@@ -43,7 +43,7 @@ def make_job(
     # One core decodes some 1000 frames/s; a network on the same CPU takes some 200 a core.
     decoders = config.decoders or max(1, (cores - 1 if on_gpu else cores // 4) // beside)
     size = 128 if on_gpu else 32
-    return Job(plan, cache, root, size, decoders, config.time_limit, pinned=on_gpu)
+    return Job(plan, cache, root, size, decoders, config.time_limit, device)
 
 
 def take_up(
@@ -75,7 +75,7 @@ def make_shards(backbone: Backbone, job: Job, shards: Sequence[int], report: Rep
     try:
         with ThreadPoolExecutor(1, "writer") as writing:
             for writer, batch in readers:
-                cubes = backbone.start(torch.from_numpy(batch.frames))
+                cubes = backbone.start(batch.frames)
                 backlog.append(writing.submit(_write, writer, batch, cubes))
                 if len(backlog) > UNDER_WAY:
                     backlog.popleft().result()

@@ -78,8 +78,8 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig, beside: int = 
 def forward_rate(extraction: Extraction) -> float:
     """Frames a second of the network alone, from a batch after two, the second of which a GPU may
     record."""
-    size = extraction.job.size
-    frames = torch.zeros((size, FRAME_SIDE, FRAME_SIDE, 3), dtype=torch.uint8)
+    size, device = extraction.job.size, extraction.job.device
+    frames = torch.zeros((size, FRAME_SIDE, FRAME_SIDE, 3), dtype=torch.uint8, device=device)
     for _ in range(3):
         start = time.perf_counter()
         extraction.backbone.start(frames)()

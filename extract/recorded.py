@@ -5,6 +5,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from attnact.errors import UnsupportedError, WeightsError
 from attnact.extract.backbone import BACKBONES, Backbone, load_backbone
 from attnact.extract.choosing import random_weights_path
@@ -59,14 +61,15 @@ def recorded_backbone(
 
 
 def read_videos(
-    paths: Sequence[Path], decoder: Decoder, how: Resize, time_limit: float
+    paths: Sequence[Path], decoder: Decoder, how: Resize, time_limit: float, device: torch.device
 ) -> Generator[tuple[VideoInfo | Failed, Iterator[Event]], None, None]:
     """The header of each file and what `decode` gives of it, one file after the other.
 
     The events of a file are to be read before the next file is asked for; the last of them is
     `Ended` or `Failed`.
     """
-    events = groupby(decode(paths, decoder, how, time_limit), key=lambda event: event[0])
+    decoded = decode(paths, decoder, how, time_limit, device)
+    events = groupby(decoded, key=lambda event: event[0])
     for header, (_, own) in zip(probe_all(paths, time_limit), events, strict=True):
         yield header, (event for _, event in own)
 

@@ -110,10 +110,12 @@ class TorchOnGPU:
             self._network = Replayed(network, device)
 
     def start(self, frames: Tensor) -> Cubes:
-        """Begin with frames, which are best in pinned memory; see `Runner`."""
+        """Begin with frames; see `Runner`."""
         # A turn for each thread: what is replayed makes all cubes at one place.
         with self._turn, torch.inference_mode(), torch.cuda.device(self._device), _deterministic():
-            made = self._network(frames.to(self._device, non_blocking=True))
+            there = frames.to(self._device, non_blocking=True)
+            there.record_stream(torch.cuda.current_stream())  # which may not be their maker's
+            made = self._network(there)
             cubes = torch.empty(made.shape, dtype=made.dtype, pin_memory=True)
             cubes.copy_(made, non_blocking=True)  # before the next batch, on the same stream
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]

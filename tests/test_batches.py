@@ -1,11 +1,15 @@
 """Batches cross the borders of videos and lose no frame; readers stop when they are told to."""
 
+import gc
 import mmap
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +31,10 @@ def frames_of(video: int, first: int, count: int) -> Frames:
     """Frames that tell which they are in their first pixel."""
     frames = np.zeros((count, 224, 224, 3), np.uint8)
     frames[:, 0, 0, 0], frames[:, 0, 0, 1] = video, np.arange(first, first + count)
-    return Frames(frames)
+    return Frames(torch.from_numpy(frames))
+
+
+SOME = [frames_of(7, first, 3) for first in (0, 3, 6)]
 
 
 def events_of(videos: list[tuple[list[int], bool]]) -> list[tuple[int, Event]]:
@@ -126,7 +133,7 @@ def test_every_shard_comes_in_order(job: Job, decoders: int) -> None:
         assert [batch.last for batch in made] == [False] * (len(made) - 1) + [True]
         videos = job.plan.shard(i)
         expected = [frame for v in videos for frame in read_frames(job.root / f"{v}.avi")]
-        frames = np.concatenate([batch.frames[: batch.filled] for batch in made])
+        frames = torch.cat([batch.frames[: batch.filled] for batch in made])
         np.testing.assert_array_equal(frames, resize(np.stack(expected), "squash"))
         ended = [v for batch in made for v, event in batch.events if isinstance(event, Ended)]
         assert ended == list(videos)
@@ -155,9 +162,48 @@ def test_writers_that_are_done_are_forgotten(job: Job) -> None:
     assert readers._writers == writers[1:]
 
 
-def test_a_batch_leaves_no_hole_in_memory() -> None:
-    (batch,) = batches([], [], 2)
-    assert isinstance(memoryview(batch.frames.base.base).obj, mmap.mmap)  # which is given back
+def test_a_batch_leaves_no_hole_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lies in memory of its own, which goes with it."""
+    made: list[weakref.ref[mmap.mmap]] = []
+
+    def new(*arguments: int) -> mmap.mmap:
+        memory = mmap.mmap(*arguments)
+        made.append(weakref.ref(memory))
+        return memory
+
+    monkeypatch.setattr(module, "mmap", SimpleNamespace(mmap=new))
+    (batch,) = batches([3], [(0, frames_of(3, 5, 1))], 2)
+    (memory,) = (it() for it in made)
+    assert memory is not None
+    assert bytes(memory[:2]) == bytes([3, 5])
+    del batch, memory
+    gc.collect()
+    assert made[0]() is None
+
+
+def test_batches_of_another_device_are_made_there() -> None:
+    """And nothing is asked of it but room, and copies of what is there."""
+    there = torch.device("meta")
+    events: list[tuple[int, Event]] = [(0, Frames(it.frames.to(there))) for it in SOME]
+    made = list(batches([7], events, 4, there))
+    assert [batch.frames.device for batch in made] == [there] * 3
+    assert [batch.events for batch in made] == [[(7, 3), (7, 1)], [(7, 2), (7, 2)], [(7, 1)]]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_batches_on_a_gpu_hold_the_same_frames(job: Job) -> None:
+    """Every reader has the GPU copy and resize on its own."""
+    found = []
+    for device in (torch.device("cpu"), torch.device("cuda")):
+        readers = Readers(Job(**{**vars(job), "device": device, "decoders": 3}), [0, 1, 2])
+        shards: dict[Path, list[torch.Tensor]] = {}
+        for writer, batch in readers:
+            assert batch.frames.device.type == device.type
+            shards.setdefault(writer.path, []).append(batch.frames.cpu())
+        close(readers)
+        found.append({path: torch.cat(frames) for path, frames in shards.items()})
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(found[0][path], found[1][path]) for path in found[0])
 
 
 @pytest.mark.parametrize("taken", [0, 1, 3])

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from attnact.extract.video import read_frames
 from attnact.model import AttentionLSTM, ModelConfig
 from attnact.train.config import TrainConfig
 from tests.bench import __main__ as bench
-from tests.bench.growth import GRID, Shape, fit, terms
+from tests.bench.growth import GRID, Shape, Videos, draw, fit, terms
 from tests.bench.hmdb51 import hmdb51
 from tests.bench.measuring import figure, ratio
 from tests.bench.training import scoring_work, training_work
@@ -50,8 +51,14 @@ def test_the_papers_training_is_told_from_a_part_of_it() -> None:
 def test_the_law_finds_what_made_the_times() -> None:
     law = np.array([3e-12, 2e-10, 5e-9])
     taken = [figure([float(law @ terms(shape))]) for shape in GRID]
-    np.testing.assert_allclose(fit(GRID, taken), law, rtol=1e-6)
+    np.testing.assert_allclose(fit([terms(shape) for shape in GRID], taken), law, rtol=1e-6)
     assert terms(Shape(clips=64))[0] == 2 * terms(Shape())[0]
+
+
+def test_clips_of_any_length_are_drawn(tmp_path) -> None:
+    for frames in (5, 90):
+        clips = draw(tmp_path / f"{frames}", Videos(2, frames))
+        assert [len(list(read_frames(clip))) for clip in clips] == [frames] * 2
 
 
 @pytest.mark.parametrize("section", bench.SECTIONS)

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from attnact.errors import DecoderError, VideoError
 from attnact.extract import decoder, decoding
 from attnact.extract.children import Child, start_child
 from attnact.extract.decoder import BLOCK, Ended, Failed
 from attnact.extract.decoding import Event, Frames, decode, probe_all
-from attnact.extract.resize import resize
+from attnact.extract.resize import resize, resized
 from attnact.extract.shared import Places
 from attnact.extract.video import probe, read_frames
 
@@ -70,7 +71,7 @@ def gather(events: Iterator[tuple[int, Event]]) -> list[tuple[list[np.ndarray], 
         assert position == len(files)
         if isinstance(event, Frames):
             assert 0 < len(event.frames) <= BLOCK
-            frames += list(event.frames)
+            frames += list(event.frames.cpu().numpy())
         else:
             files.append((frames, event))
             frames = []
@@ -91,6 +92,33 @@ def test_frames_are_those_of_the_files_resized(clips, how):
     assert [len(frames) for frames, _ in found] == list(FRAMES.values())
     for path, file in zip(paths, found, strict=True):
         hold(path, file, how)
+
+
+def test_frames_for_another_device_are_resized_there(clips, monkeypatch):
+    """They arrive as large as the file has them."""
+    arrived = []
+
+    def watched(frames: torch.Tensor, how: str) -> torch.Tensor:
+        arrived.append((frames.device.type, tuple(frames.shape)))
+        return resized(frames, how)
+
+    monkeypatch.setattr(decoding, "resized", watched)
+    path = clips / "more.avi"
+    *blocks, (_, ended) = decode([path], "pyav", "squash", PATIENCE, torch.device("meta"))
+    info = probe(path)
+    sizes = [len(event.frames) for _, event in blocks]
+    assert arrived == [("meta", (size, info.height, info.width, 3)) for size in sizes]
+    assert sum(sizes) == FRAMES["more.avi"]
+    assert {event.frames.shape[1:] for _, event in blocks} == {(224, 224, 3)}
+    assert ended == Ended(info, "pyav")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_frames_on_a_gpu_are_the_same(clips):
+    paths = [clips / name for name in FRAMES]
+    found = gather(decode(paths, "pyav", "crop", PATIENCE, torch.device("cuda")))
+    for path, file in zip(paths, found, strict=True):
+        hold(path, file, "crop")
 
 
 def test_decord_is_used_where_it_is_right(clips):

@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from attnact.errors import UnsupportedError, WeightsError
 from attnact.extract import recorded
@@ -102,7 +103,7 @@ def test_videos_one_after_the_other(make_clip, tmp_path: Path) -> None:
     make_clip(paths[0], frames=40)
     paths[1].write_text("no video")
     make_clip(paths[2], frames=20)
-    found = read_videos(paths, "pyav", "squash", 60)
+    found = read_videos(paths, "pyav", "squash", 60, torch.device("cpu"))
     header, events = next(found)
     assert (header.frame_rate, header.declared_frames) == (25, 40)
     assert isinstance(next(events), Frames)

@@ -1,10 +1,23 @@
 """Frames resized, against Pillow and against the formula in float64."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from attnact.extract.resize import resize, seen_part
+from attnact.extract.backbone import load_backbone
+from attnact.extract.resize import (
+    resize,
+    resized,
+    sample_by_products,
+    sample_by_torch,
+    seen_part,
+)
+from attnact.extract.video import read_frames
 
 SIZES = [(97, 175), (240, 320), (720, 300), (224, 224), (1, 5)]
 
@@ -54,6 +67,42 @@ def test_pillow_resizes_so_too(size) -> None:
     assert np.abs(off).max() <= 1
     assert (off != 0).mean() < 0.25
     assert abs(off.mean()) < 0.05
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 900), st.integers(1, 900), st.sampled_from([224, 256]), st.booleans())
+@example(2, 14_000, 224, True)  # the longest whose sums are exact
+@example(2160, 3840, 224, False)
+def test_products_make_the_same_bits(height: int, width: int, side: int, stark: bool) -> None:
+    """As they are whole numbers that float32 holds, this tells of a GPU, too."""
+    frames = torch.from_numpy(pictures(height, width, 1))
+    if stark:  # sums as large as they come
+        frames = (frames > 128).to(torch.uint8) * 255
+    made = sample_by_products(frames, side)
+    assert torch.equal(made, sample_by_torch(frames, side))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("how", ["squash", "crop"])
+def test_a_gpu_makes_the_same_bits(how) -> None:
+    for size in [*SIZES, (1080, 1920)]:
+        frames = pictures(*size)
+        made = resized(torch.from_numpy(frames).to("cuda"), how)
+        assert made.is_cuda
+        np.testing.assert_array_equal(made.cpu().numpy(), resize(frames, how))
+
+
+def test_other_roundings_would_be_other_features(shared) -> None:
+    """Why it must be the same bits: this rounds once, where two passes round twice."""
+    weights = shared / "weights" / "bvlc_googlenet.safetensors"
+    backbone = load_backbone("bvlc_googlenet", weights)
+    clip = shared / "videos" / "ut_interaction" / "0_1_4.avi"
+    frames = np.stack(list(islice(read_frames(clip), 0, 80, 20)))
+    ours = torch.from_numpy(resize(frames, "squash"))
+    once = torch.from_numpy(exactly(frames, 224)).round().to(torch.uint8)
+    assert (ours.int() - once.int()).abs().max() == 1
+    a, b = backbone(ours), backbone(once)
+    assert 0.01 < (a - b).norm() / a.norm() < 0.05
 
 
 def test_a_frame_is_the_same_in_whatever_company() -> None:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -61,7 +60,7 @@ class Material(NamedTuple):
     clips: list[Path]
     few: int
     weights: dict[BackboneName, Path]
-    frames: torch.Tensor  # of the first clips, uint8 (n · BATCH, 224, 224, 3)
+    frames: torch.Tensor  # of the first clips, uint8 (n · BATCH, 224, 224, 3), on DEVICE
 
 
 class Extracted(NamedTuple):
@@ -99,7 +98,7 @@ def _backbone_rows(
     decoding: float,
     runs: int,
 ) -> Iterator[Row]:
-    work, writing = flops(name), 0.0
+    work, writing = flops(name), None
     for runtime in runtimes:
         for precision in PRECISIONS:
             try:
@@ -108,9 +107,9 @@ def _backbone_rows(
                 yield Row(f"{name}, {runtime} {precision}", "", note=str(error))
                 continue
             forward = passed(backbone, material.frames, runs)
-            if not writing:
-                writing = written(backbone.start(material.frames[:BATCH])().numpy(), runs).median
-                yield Row(f"compress and write, {name}", f"{writing:,.0f} frames/s")
+            if writing is None:
+                writing = written(backbone.start(material.frames[:BATCH])().numpy(), runs)
+                yield Row(f"compress and write, {name}", writing.text("frames/s"))
             limit = products[precision].median / work
             yield Row(
                 f"{name} alone, {runtime} {precision}",
@@ -119,7 +118,9 @@ def _backbone_rows(
             )
             if (runtime, precision) == FASTEST:
                 yield from _whole_rows(name, material, forward, runs)
-                yield Row(f"what binds {name}", "", note=binding(forward.median, decoding, writing))
+                yield Row(
+                    f"what binds {name}", "", note=binding(forward.median, decoding, writing.median)
+                )
 
 
 def _whole_rows(
@@ -184,7 +185,7 @@ def decoded(material: Material, runs: int) -> Figure:
     """Frames a second of one decoder process, up to the parent."""
 
     def read() -> float:
-        events = decode(material.clips[:20], "pyav", "squash", 60)
+        events = decode(material.clips[:20], "pyav", "squash", 60, DEVICE)
         return sum(len(event.frames) for _, event in events if isinstance(event, Frames))
 
     return rate(read, runs)
@@ -277,15 +278,16 @@ def material_of(folder: Path, quick: bool) -> Material:
         caffes = folder / "caffes.safetensors"
         safetensors.torch.save_file(bvlc_googlenet.BVLCGoogLeNet().state_dict(), caffes)
     clips, few = (clips[:8], 1) if quick else (clips, 3)
-    ready: list[np.ndarray] = []
+    ready: list[torch.Tensor] = []
     for _, event in decode(clips[:8], "pyav", "squash", 60):
         if isinstance(event, Frames):
             ready.append(event.frames)
-    frames = torch.from_numpy(np.concatenate(ready))
+    frames = torch.cat(ready)
     frames = frames[: len(frames) // BATCH * BATCH][: 8 * BATCH]
     torchvisions = folder / "torchvisions.safetensors"
     load_backbone("googlenet", "random", "cpu", frames[:16]).save(torchvisions)
-    return Material(clips, few, {"googlenet": torchvisions, "bvlc_googlenet": caffes}, frames)
+    weights = {"googlenet": torchvisions, "bvlc_googlenet": caffes}
+    return Material(clips, few, weights, frames.to(DEVICE))
 
 
 def _load(

@@ -1,5 +1,7 @@
 """The paper's training on HMDB-51, whole: on features of that size that were made up."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -38,24 +40,33 @@ class MadeStore:
 
 def hmdb51(config: TrainConfig = CONFIG, videos: int = VIDEOS, part: int = 12) -> Row:
     """So many parts of an epoch are taken for one, and one epoch for all."""
-    store = MadeStore(videos * FRAMES)
-    every = clips(videos, config)
+    every = len(clips(videos, FRAMES))
+    some = len(range(0, every, part))
+    (taken,) = in_turn([made_epoch(config, videos, FRAMES, part)], 3)
+    minutes = figure([seconds * every / some * EPOCHS / 60 for seconds in taken])
+    size = f"{every:,} clips an epoch; {videos * FRAMES:,} frames as uint8 on the device"
+    return Row(NAME, minutes.text("minutes", digits=1), "", "", f"{size}; from {some:,} clips")
+
+
+def made_epoch(
+    config: TrainConfig, videos: int, frames: int, part: int = 1
+) -> Callable[[], object]:
+    """A part of an epoch at stride 1 on videos of so many frames each."""
+    store = MadeStore(videos * frames)
     shape = ModelConfig(CLASSES, hidden_size=config.hidden_size, lstm_layers=config.lstm_layers)
     model = build_model(shape).to(DEVICE)
     labels = torch.arange(videos, device=DEVICE) % CLASSES
+    every = clips(videos, frames)
     some = every[np.arange(0, len(every), part)]
     optimizer = new_optimizer(model, config)
     whole = Pass(config, store, labels, model, ranks.parallel(model), optimizer, some, FINAL, 1)
-    (taken,) = in_turn([lambda: train_epoch([whole], lambda more, note: None)], 3)
-    minutes = figure([seconds * len(every) / len(some) * EPOCHS / 60 for seconds in taken])
-    size = f"{len(every):,} clips an epoch; {videos * FRAMES:,} frames as uint8 on the device"
-    return Row(NAME, minutes.text("minutes", digits=1), "", "", f"{size}; from {len(some):,} clips")
+    return lambda: train_epoch([whole], lambda more, note: None)
 
 
-def clips(videos: int, config: TrainConfig) -> Clips:
+def clips(videos: int, frames: int) -> Clips:
     """All clips of made videos, at each frame's."""
-    starts = np.arange(FRAMES - 29)
+    starts = np.arange(frames - 29)
     video = np.repeat(np.arange(videos), len(starts))
-    first = video * FRAMES + np.tile(starts, videos)
-    step, frames = np.ones_like(first), np.full_like(first, 30)
-    return Clips(video, first, step, frames, frames)
+    first = video * frames + np.tile(starts, videos)
+    step, there = np.ones_like(first), np.full_like(first, 30)
+    return Clips(video, first, step, there, there)

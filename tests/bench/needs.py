@@ -7,11 +7,21 @@ from typing import NamedTuple
 
 import torch
 
-from tests.bench.extraction import extracted, material_of
-from tests.bench.measuring import DEVICE, Row, figure, in_turn
+from tests.bench.extraction import Material, extracted, material_of
+from tests.bench.measuring import DEVICE, Figure, figure, in_turn
 from tests.bench.training import step
 
-HEADER = ("data set", "frames", "cache", "extraction here", "one clip of each video trained here")
+GPUS = 8  # which share an extraction by shards; what each takes is measured on one
+HEADER = (
+    "data set",
+    "frames",
+    "cache",
+    "extraction by the CPU",
+    "by a GPU",
+    f"by {GPUS} such GPUs",
+    "one clip of each video trained here",
+)
+UNKNOWN = "not measured"  # for want of a GPU
 B = 128
 
 
@@ -33,30 +43,40 @@ SIZES = [
 ]
 
 
-def rows(quick: bool) -> Iterator[Row]:
+def rows(quick: bool) -> Iterator[tuple[str, ...]]:
     """The rates first, then what follows from them."""
     with tempfile.TemporaryDirectory() as folder:
-        found = [extracted("bvlc_googlenet", material_of(Path(folder), quick)) for _ in range(3)]
-    frames = figure([it.frames / (it.seconds - it.start) for it in found])
-    kib = found[0].kib
+        material = material_of(Path(folder), quick)
+        by_cpu, kib = extraction_rate(material, "cpu")
+        by_gpu = extraction_rate(material, "cuda")[0] if DEVICE.type == "cuda" else None
     X = torch.rand(32 if quick else B, 30, 49, 1024, device=DEVICE)
     (taken,) = in_turn([step("location", X, torch.bfloat16)], 3)
     clips = figure([len(X) / seconds for seconds in taken])
-    yield Row(
+    yield (
         "measured",
         "",
         f"{kib:.1f} KiB a frame",
-        frames.text("frames/s"),
+        by_cpu.text("frames/s"),
+        by_gpu.text("frames/s") if by_gpu else UNKNOWN,
+        "" if by_gpu else UNKNOWN,
         clips.text("clips/s, 3×512, bfloat16"),
     )
     for size in SIZES:
-        yield Row(
+        yield (
             size.name,
             f"{size.frames / 1e6:,.1f} million",
             f"{size.frames * kib / 2**20:,.0f} GiB",
-            duration(size.frames / frames.median),
+            duration(size.frames / by_cpu.median),
+            duration(size.frames / by_gpu.median) if by_gpu else UNKNOWN,
+            duration(size.frames / by_gpu.median / GPUS) if by_gpu else UNKNOWN,
             duration(size.videos / clips.median),
         )
+
+
+def extraction_rate(material: Material, device: str) -> tuple[Figure, float]:
+    """Frames a second after the start, and KiB of the cache a frame."""
+    found = [extracted("bvlc_googlenet", material, "--device", device) for _ in range(3)]
+    return figure([it.frames / (it.seconds - it.start) for it in found]), found[0].kib
 
 
 def duration(seconds: float) -> str:
