@@ -22,12 +22,13 @@ Ints = npt.NDArray[np.int64]
 _thread = threading.local()  # has a decompressor: a new one for each chunk costs a tenth
 
 GZIP, ZSTD = 1, 32015  # as HDF5 numbers its filters
+AT_ONCE = 8  # chunks that HDF5 is asked for, for each call of it costs as much as a chunk
 
 
 class Chunks:
     """The chunks of an open data set, each of some frames in a row.
 
-    frames: in a chunk.
+    frames: in a chunk; in several where HDF5 reads them, which count as one.
     direct: whether they are read beside each other, without HDF5.
     """
 
@@ -35,12 +36,11 @@ class Chunks:
         self._dataset = dataset
         self._shape: tuple[int, ...] = dataset.chunks
         self._file: int = dataset.file.id.get_vfd_handle()
-        self.frames = self._shape[0]
         made = dataset.id.get_create_plist()
         found: list[Any] = []
         dataset.id.chunk_iter(found.append)
         filters = tuple(made.get_filter(i)[0] for i in range(made.get_nfilters()))
-        self._places = {chunk.chunk_offset[0] // self.frames: chunk for chunk in found}
+        self._places = {chunk.chunk_offset[0] // self._shape[0]: chunk for chunk in found}
         skipped = any(chunk.filter_mask for chunk in found)  # HDF5 may leave a filter out
         self._unpack = None if skipped else UNPACK.get(filters)
         # Uncompressed chunks are views of the file in memory.
@@ -48,6 +48,7 @@ class Chunks:
         mapped = np.memmap(dataset.file.filename, np.uint8, "r") if plain else None
         self._map = None if mapped is None else mapped.view(np.ndarray)
         self.direct = plain or self._unpack is not None
+        self.frames = self._shape[0] * (1 if self.direct else AT_ONCE)
 
     def read(self, chunk: int, frames: Ints, out: Array, rows: Ints) -> None:
         """Puts these frames of a chunk, counted from its first, into these rows of `out`.
@@ -56,6 +57,12 @@ class Chunks:
             KeyError, OSError, ValueError: the chunk is missing or does not decompress.
         """
         there, here = _as_slice(rows), _as_slice(frames)
+        if not self.direct:
+            first, last = int(frames.min()), int(frames.max())
+            start = chunk * self.frames
+            read = self._dataset[start + first : start + last + 1]
+            out[there] = read[_as_slice(frames - first)]
+            return
         if self._map is not None:
             place = self._places[chunk]
             raw = self._map[place.byte_offset : place.byte_offset + place.size]
@@ -69,14 +76,10 @@ class Chunks:
         out[there] = block[here]
 
     def _fill(self, chunk: int, block: Array) -> None:
-        if self._unpack is None:
-            start = chunk * self.frames
-            frames = self._dataset[start : start + self.frames]
-            block[: len(frames)] = frames
-            return
-        place = self._places[chunk]
+        place, unpack = self._places[chunk], self._unpack
+        assert unpack is not None
         flat = block.reshape(-1).view(np.uint8).data
-        filled = self._unpack(self._file, place.byte_offset, place.size, flat)
+        filled = unpack(self._file, place.byte_offset, place.size, flat)
         if filled != len(flat):
             raise OSError(f"chunk {chunk}: {filled} bytes of {len(flat)}")
 
