@@ -104,5 +104,9 @@ class Replayed:
 
 @cache
 def _recording_stream(device: torch.device) -> Any:
-    """One for all recordings on the device: each would keep memory for its products for ever."""
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    """One for all recordings on the device: each would keep memory for its products for ever.
+
+    Of another priority than the rest: of each torch has 32 in turn, and what another thread did on
+    the same one would be recorded, too.
+    """
+    return torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]

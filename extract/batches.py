@@ -1,5 +1,7 @@
 """Videos to batches of frames: a thread and a decoder process for each shard under way.
 
+The thread resizes the frames, on a GPU if they go to one.
+
 A reader fills batches from the videos of one shard, across their borders. So the batches of a
 shard are always the same, and so are its bytes, whatever else ran, was killed, or failed.
 """
@@ -9,15 +11,17 @@ import mmap
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from attnact.errors import DecoderError
 from attnact.extract.decoder import Ended, Failed
 from attnact.extract.decoding import CPU, Event, Frames, decode
+from attnact.extract.gpu import own_stream
 from attnact.extract.plan import Plan
 from attnact.extract.resize import FRAME_SIDE
 from attnact.feature_writer import ShardWriter
@@ -28,7 +32,7 @@ from attnact.features import shard_path
 class Batch:
     """Frames of one shard for one forward pass, (batch, 224, 224, 3); the last is zero-padded.
 
-    frames: uint8, on the device where the network runs.
+    frames: uint8, on the GPU where the network runs on one.
     events: (video, n frames | Ended | Failed), in the order in which they came.
     """
 
@@ -79,17 +83,6 @@ def _empty_batch(size: int, device: torch.device) -> Batch:
     return Batch(torch.frombuffer(memory, dtype=torch.uint8).view(shape))
 
 
-@contextmanager
-def _beside_others(device: torch.device) -> Iterator[Callable[[], None]]:
-    """What this thread has a GPU do goes on beside what others do; gives what waits for it."""
-    if device.type != "cuda":
-        yield lambda: None
-        return
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    with torch.cuda.stream(stream):
-        yield stream.synchronize
-
-
 @dataclass(frozen=True)
 class Job:
     """What the readers of one extraction share.
@@ -97,7 +90,7 @@ class Job:
     size: frames of a batch.
     decoders: shards that are read at the same time.
     time_limit: seconds without a frame after which a file is given up.
-    device: where the network runs.
+    device: where the frames are to be: a GPU where the network runs on one.
     """
 
     plan: Plan
@@ -146,23 +139,30 @@ class Readers:
 
     def _read(self) -> None:
         try:
-            while (shard := self._take()) is not None and not self._stop.is_set():
-                path = shard_path(self._job.cache, shard)
-                settings = self._job.plan.settings
-                writer = ShardWriter.claim(path, settings.compression, settings.dtype)
-                if writer is not None:
-                    self._keep(writer)
-                    self._read_shard(writer, self._job.plan.shard(shard))
+            with own_stream(self._job.device) as wait:
+                while (shard := self._take()) is not None and not self._stop.is_set():
+                    path = shard_path(self._job.cache, shard)
+                    settings = self._job.plan.settings
+                    writer = ShardWriter.claim(path, settings.compression, settings.dtype)
+                    if writer is not None:
+                        self._keep(writer)
+                        self._read_shard(writer, self._job.plan.shard(shard), wait)
+        except torch.cuda.OutOfMemoryError:
+            text = (
+                f"no memory for the frames of {len(self._threads)} decoders on {self._job.device}: "
+                "fewer --decoders take less of it"
+            )
+            self._put(DecoderError(text))
         except Exception as error:
             self._put(error)
         self._put(None)
 
-    def _read_shard(self, writer: ShardWriter, videos: range) -> None:
+    def _read_shard(self, writer: ShardWriter, videos: range, wait: Callable[[], None]) -> None:
         job = self._job
         paths = [job.root / job.plan.paths[video] for video in videos]
         settings = job.plan.settings
         events = decode(paths, settings.decoder, settings.resize, job.time_limit, job.device)
-        with _beside_others(job.device) as wait:
+        with closing(events):
             for batch in batches(videos, events, job.size, job.device):
                 wait()
                 if not self._put((writer, batch)):

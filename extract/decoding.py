@@ -6,7 +6,7 @@ that both see; whoever reads `decode` decides how far to read ahead.
 """
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,8 @@ from torch import Tensor
 from attnact.errors import DecoderError
 from attnact.extract.children import end_child, start_child
 from attnact.extract.decoder import READY, Ended, Failed, Put, serve
-from attnact.extract.resize import resized
+from attnact.extract.gpu import on_device
+from attnact.extract.resize import resize_tensor
 from attnact.extract.shared import Places
 from attnact.extract.video import VideoInfo
 from attnact.vocabulary import Decoder, Resize
@@ -45,7 +46,7 @@ def decode(
     how: Resize,
     time_limit: float,
     device: torch.device = CPU,
-) -> Iterator[tuple[int, Event]]:
+) -> Generator[tuple[int, Event], None, None]:
     """What happens to each file, as (position in `paths`, event), one file after the other.
 
     A GPU copies the frames from where the decoder put them and resizes them itself, in this
@@ -61,8 +62,9 @@ def decode(
     work = [("decode", path, decoder) for path in paths]
     for position, answer in _answers(work, time_limit, device):
         if isinstance(answer, np.ndarray):
-            # The copy is done when `to` returns: the decoder may put the next frames there.
-            answer = Frames(resized(torch.from_numpy(answer).to(device), how))
+            # They are copied by now, or on a CPU as they are resized: then the decoder may put the
+            # next ones there.
+            answer = Frames(resize_tensor(on_device(answer, device), how))
         yield position, answer
 
 

@@ -118,7 +118,7 @@ class TorchOnGPU:
             made = self._network(there)
             cubes = torch.empty(made.shape, dtype=made.dtype, pin_memory=True)
             cubes.copy_(made, non_blocking=True)  # before the next batch, on the same stream
-            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             done.record()
 
         def wait() -> Tensor:

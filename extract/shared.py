@@ -22,12 +22,13 @@ class Places:
     """Places for arrays of bytes, each of which grows to the largest that was put there.
 
     files: by which a child sees the same places, if it is given them; made here if not.
-    gpu: that is to copy from them by itself, which needs them pinned; None for none.
+    gpu: the one that copies from them, for which they are pinned; None for none.
     """
 
     def __init__(self, files: Sequence[int] = (), gpu: "torch.device | None" = None) -> None:
         self.files = tuple(files) or tuple(_new_file() for _ in range(COUNT))
         self._maps: list[mmap.mmap | None] = [None] * len(self.files)
+        self._pinned = [False] * len(self.files)
         self._gpu = gpu
 
     def array(self, place: int, shape: Sequence[int]) -> npt.NDArray[np.uint8]:
@@ -38,8 +39,7 @@ class Places:
         """
         size, seen = math.prod(shape), self._maps[place]
         if seen is None or len(seen) < size:
-            self._forget(place)
-            seen = self._maps[place] = self._seen(self.files[place], size)
+            seen = self._grow(place, size)
         return np.frombuffer(seen, np.uint8, size).reshape(shape)
 
     def close(self) -> None:
@@ -48,25 +48,32 @@ class Places:
             self._forget(place)
             os.close(file)
 
-    def _seen(self, file: int, size: int) -> mmap.mmap:
+    def _grow(self, place: int, size: int) -> mmap.mmap:
+        self._forget(place)
+        file = self.files[place]
         try:
             if os.fstat(file).st_size < size:
                 os.ftruncate(file, size)
-            seen = mmap.mmap(file, 0)
-            if self._gpu is not None:
-                _pin(seen, self._gpu)
+            seen = self._maps[place] = mmap.mmap(file, 0)
         except OSError as error:
             raise DecoderError(
                 f"no memory for the frames of a decoder ({error.strerror}), which counts as a "
                 "file too: raise the limit of `ulimit -f`, or make room in memory, and type "
                 "the same command again"
             ) from error
+        if self._gpu is not None:
+            from attnact.extract.gpu import pin
+
+            self._pinned[place] = pin(seen, self._gpu)
         return seen
 
     def _forget(self, place: int) -> None:
-        seen, self._maps[place] = self._maps[place], None
-        if seen is not None and self._gpu is not None:
-            _unpin(seen, self._gpu)
+        seen, pinned = self._maps[place], self._pinned[place]
+        self._maps[place], self._pinned[place] = None, False
+        if seen is not None and self._gpu is not None and pinned:
+            from attnact.extract.gpu import unpin
+
+            unpin(seen, self._gpu)
 
 
 def _new_file() -> int:
@@ -74,23 +81,3 @@ def _new_file() -> int:
         return os.memfd_create("attnact")
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
-
-
-def _pin(seen: mmap.mmap, gpu: "torch.device") -> None:
-    """Raises OSError where the GPU does not take it."""
-    import torch
-
-    whole = np.frombuffer(seen, np.uint8)
-    runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
-    with torch.cuda.device(gpu):
-        answer = runtime.cudaHostRegister(whole.ctypes.data, whole.nbytes, 0)
-    if int(answer) != 0:
-        raise OSError(int(answer), f"cudaHostRegister: {runtime.cudaGetErrorString(answer)}")
-
-
-def _unpin(seen: mmap.mmap, gpu: "torch.device") -> None:
-    import torch
-
-    runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
-    with torch.cuda.device(gpu):
-        runtime.cudaHostUnregister(np.frombuffer(seen, np.uint8).ctypes.data)

@@ -74,7 +74,7 @@ class Recording(TorchDispatchMode):
 class Stream:
     """For `torch.cuda.Stream`."""
 
-    def __init__(self, device: object = None) -> None:
+    def __init__(self, device: object = None, priority: int = 0) -> None:
         pass
 
     def wait_stream(self, other: "Stream") -> None:

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnact.errors import CacheError
+from attnact.errors import CacheError, DecoderError
 from attnact.extract import batches as module
 from attnact.extract.batches import Batch, Job, Readers, batches
 from attnact.extract.decoder import Ended, Failed
@@ -23,6 +23,7 @@ from attnact.extract.resize import resize
 from attnact.extract.video import VideoInfo, read_frames
 from attnact.feature_writer import ShardWriter
 from attnact.features import shard_path
+from attnact.replayed import Replayed
 
 INFO = VideoInfo(320, 240, 25.0, 0)
 
@@ -192,14 +193,16 @@ def test_batches_of_another_device_are_made_there() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_batches_on_a_gpu_hold_the_same_frames(job: Job) -> None:
-    """Every reader has the GPU copy and resize on its own."""
+    """Every reader has the GPU copy and resize, while a graph is recorded and replayed."""
     found = []
     for device in (torch.device("cpu"), torch.device("cuda")):
         readers = Readers(Job(**{**vars(job), "device": device, "decoders": 3}), [0, 1, 2])
+        add = Replayed(lambda frames: frames + 1, device) if device.type == "cuda" else None
         shards: dict[Path, list[torch.Tensor]] = {}
         for writer, batch in readers:
             assert batch.frames.device.type == device.type
-            shards.setdefault(writer.path, []).append(batch.frames.cpu())
+            frames = batch.frames if add is None else add(batch.frames) - 1
+            shards.setdefault(writer.path, []).append(frames.cpu())
         close(readers)
         found.append({path: torch.cat(frames) for path, frames in shards.items()})
     assert found[0].keys() == found[1].keys()
@@ -227,6 +230,20 @@ def test_what_fails_in_a_reader_is_raised_where_batches_are_read(
     with pytest.raises(CacheError, match="the disk is gone"):
         list(readers)
     close(readers)
+
+
+def test_no_memory_on_a_gpu_is_told_with_a_way_out(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(module, "_empty_batch", full)
+    readers = Readers(job, [0, 1, 2])
+    with pytest.raises(DecoderError, match=r"of 2 decoders on cpu: fewer --decoders"):
+        list(readers)
+    close(readers)
+    assert names(job) == []
 
 
 def test_videos_that_fail_are_told_and_the_rest_is_read(

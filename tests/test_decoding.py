@@ -22,7 +22,7 @@ from attnact.extract import decoder, decoding
 from attnact.extract.children import Child, start_child
 from attnact.extract.decoder import BLOCK, Ended, Failed
 from attnact.extract.decoding import Event, Frames, decode, probe_all
-from attnact.extract.resize import resize, resized
+from attnact.extract.resize import resize, resize_tensor
 from attnact.extract.shared import Places
 from attnact.extract.video import probe, read_frames
 
@@ -100,9 +100,9 @@ def test_frames_for_another_device_are_resized_there(clips, monkeypatch):
 
     def watched(frames: torch.Tensor, how: str) -> torch.Tensor:
         arrived.append((frames.device.type, tuple(frames.shape)))
-        return resized(frames, how)
+        return resize_tensor(frames, how)
 
-    monkeypatch.setattr(decoding, "resized", watched)
+    monkeypatch.setattr(decoding, "resize_tensor", watched)
     path = clips / "more.avi"
     *blocks, (_, ended) = decode([path], "pyav", "squash", PATIENCE, torch.device("meta"))
     info = probe(path)

@@ -155,6 +155,14 @@ def test_damaged_state(cache: FeatureCache, tmp_path: Path) -> None:
         go(run, cache)
 
 
+def test_the_state_of_another_model(whole: Run, cache: FeatureCache, tmp_path: Path) -> None:
+    """As where a run's choices were changed by hand."""
+    run = start(tmp_path / "run", cache, hidden_size=whole.config.hidden_size + 1)
+    run.state.write_bytes(whole.state.read_bytes())
+    with pytest.raises(RunError, match=r"last\.ckpt: of another model than the config\.json"):
+        go(run, cache)
+
+
 @pytest.mark.parametrize("side", [Split.TRAIN, Split.TEST])
 def test_a_fold_without_a_side(side: Split, make_cache, tmp_path: Path) -> None:
     folds = {"1": np.full(3, side, np.int8)}

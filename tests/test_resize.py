@@ -11,8 +11,9 @@ from PIL import Image
 
 from attnact.extract.backbone import load_backbone
 from attnact.extract.resize import (
+    _weights,
     resize,
-    resized,
+    resize_tensor,
     sample_by_products,
     sample_by_torch,
     seen_part,
@@ -71,25 +72,54 @@ def test_pillow_resizes_so_too(size) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 900), st.integers(1, 900), st.sampled_from([224, 256]), st.booleans())
-@example(2, 14_000, 224, True)  # the longest whose sums are exact
 @example(2160, 3840, 224, False)
-def test_products_make_the_same_bits(height: int, width: int, side: int, stark: bool) -> None:
-    """As they are whole numbers that float32 holds, this tells of a GPU, too."""
+@example(2, 40_000, 224, True)
+def test_products_make_the_same_bits(height: int, width: int, side: int, white: bool) -> None:
+    """As their numbers are exact, see below, this tells of a GPU, too."""
     frames = torch.from_numpy(pictures(height, width, 1))
-    if stark:  # sums as large as they come
-        frames = (frames > 128).to(torch.uint8) * 255
-    made = sample_by_products(frames, side)
-    assert torch.equal(made, sample_by_torch(frames, side))
+    if white:
+        frames = torch.full_like(frames, 255)
+    assert torch.equal(sample_by_products(frames, side), sample_by_torch(frames, side))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 4000), st.sampled_from([224, 256]))
+@example(50_000, 224)
+@example(50_000, 256)
+def test_no_product_is_rounded(size: int, side: int) -> None:
+    """Its factors have 8 bits, of which TF32 holds 11, and the sums 24, as float32."""
+    halves, bits = _weights(size, side)
+    assert halves.shape == (size, 2 * side)
+    assert torch.equal(halves, halves.round().clamp(0, 255))
+    assert 255 * int(halves.sum(0).max()) < 1 << 24
+    whole = halves[:, :side] * 128 + halves[:, side:]
+    np.testing.assert_allclose(whole / 2**bits, weights(size, side).T, atol=2.0**-bits)
+
+
+@pytest.mark.parametrize("size", [(224, 224), (1, 5)])
+@pytest.mark.parametrize("how", ["squash", "crop"])
+def test_the_frames_are_copies(size, how) -> None:
+    """What they were made of may be written again."""
+    frames = torch.from_numpy(pictures(*size))
+    made = resize_tensor(frames, how)
+    kept = made.clone()
+    frames.zero_()
+    assert torch.equal(made, kept)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("how", ["squash", "crop"])
-def test_a_gpu_makes_the_same_bits(how) -> None:
-    for size in [*SIZES, (1080, 1920)]:
-        frames = pictures(*size)
-        made = resized(torch.from_numpy(frames).to("cuda"), how)
-        assert made.is_cuda
-        np.testing.assert_array_equal(made.cpu().numpy(), resize(frames, how))
+@pytest.mark.parametrize("precision", ["highest", "high"])
+def test_a_gpu_makes_the_same_bits(how, precision) -> None:
+    torch.set_float32_matmul_precision(precision)  # "high" is TF32
+    try:
+        for size in [*SIZES, (1080, 1920)]:
+            frames = pictures(*size)
+            made = resize_tensor(torch.from_numpy(frames).to("cuda"), how)
+            assert made.is_cuda
+            np.testing.assert_array_equal(made.cpu().numpy(), resize(frames, how))
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_other_roundings_would_be_other_features(shared) -> None:

@@ -206,8 +206,7 @@ def _fit(
     state, done = dict(state), 0
     history = json.loads(state["history"])
     if state["phase"] == phase:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        _take_up(training.run, state, model, optimizer)
         done = state["epoch"]
     module, clips, labels = ranks.parallel(model), training.clips(videos), training.labels
     for epoch in range(done + 1, config.epochs + 1):
@@ -231,6 +230,19 @@ def _fit(
         if ranks.rank() == 0:
             _save_epoch(training, history, state, model)
     return model, state
+
+
+def _take_up(
+    run: Run, state: Mapping[str, Any], model: Model, optimizer: torch.optim.Optimizer
+) -> None:
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise RunError(
+            f"{run.state}: of another model than the config.json beside it tells of; undo what was "
+            "changed there, or begin another run"
+        ) from error
 
 
 def _save_epoch(

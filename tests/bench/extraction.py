@@ -28,8 +28,10 @@ from attnact.demo import draw_videos
 from attnact.errors import UnsupportedError
 from attnact.extract import bvlc_googlenet
 from attnact.extract.backbone import NETWORKS, Backbone, load_backbone
+from attnact.extract.decoder import BLOCK
 from attnact.extract.decoding import Frames, decode
 from attnact.extract.making import UNDER_WAY
+from attnact.extract.resize import resize_tensor
 from attnact.feature_writer import ShardWriter
 from attnact.features import Cubes, FeatureCache, VideoRow, shard_path
 from attnact.vocabulary import BackboneName, Precision, Runtime
@@ -85,9 +87,12 @@ def rows(quick: bool) -> Iterator[Row]:
             yield Row(f"matrix product, {precision}", rate.text("GFLOP/s", 1e9))
         decoding = decoded(material, runs)
         yield Row("decode and resize, one process", decoding.text("frames/s"))
+        resizing = resized(runs)
+        yield Row(f"resize 320×240, on {DEVICE}", resizing.text("frames/s"))
         runtimes = RUNTIMES[-1:] if quick else RUNTIMES
         for name in NAMES[1:] if quick else NAMES:
-            yield from _backbone_rows(name, material, runtimes, products, decoding.median, runs)
+            others = (decoding.median, resizing.median)
+            yield from _backbone_rows(name, material, runtimes, products, others, runs)
 
 
 def _backbone_rows(
@@ -95,7 +100,7 @@ def _backbone_rows(
     material: Material,
     runtimes: Sequence[Runtime],
     products: dict[Precision, Figure],
-    decoding: float,
+    others: tuple[float, float],
     runs: int,
 ) -> Iterator[Row]:
     work, writing = flops(name), None
@@ -119,7 +124,7 @@ def _backbone_rows(
             if (runtime, precision) == FASTEST:
                 yield from _whole_rows(name, material, forward, runs)
                 yield Row(
-                    f"what binds {name}", "", note=binding(forward.median, decoding, writing.median)
+                    f"what binds {name}", "", note=binding(forward.median, writing.median, *others)
                 )
 
 
@@ -142,11 +147,12 @@ def _whole_rows(
         )
 
 
-def binding(forward: float, decoding: float, writing: float) -> str:
+def binding(forward: float, writing: float, decoding: float, resizing: float) -> str:
     """Which part decides, from the frames a second of each alone.
 
     On a CPU the network has all cores when it is alone; decoding and writing take one of them each,
-    so there the times add up. On a GPU the slowest decides.
+    so there the times add up, and decoding is with the resizing. On a GPU the slowest decides, and
+    the network and the resizing share the GPU.
     """
     cores = os.cpu_count() or 1
     if DEVICE.type == "cpu":
@@ -155,7 +161,8 @@ def binding(forward: float, decoding: float, writing: float) -> str:
         whole = sum(shares.values())
         told = ", ".join(f"{part} {share / whole:.0%}" for part, share in shares.items())
         return f"the cores are shared: {told}; {1 / whole:,.0f} frames/s at most"
-    rates = {"network": forward, "decode": decoding * max(1, cores - 1), "write": writing}
+    on_gpu = 1 / (1 / forward + 1 / resizing)
+    rates = {"network and resize": on_gpu, "decode": decoding * max(1, cores - 1), "write": writing}
     slowest = min(rates, key=lambda part: rates[part])
     return f"{slowest} binds at {rates[slowest]:,.0f} frames/s"
 
@@ -189,6 +196,18 @@ def decoded(material: Material, runs: int) -> Figure:
         return sum(len(event.frames) for _, event in events if isinstance(event, Frames))
 
     return rate(read, runs)
+
+
+def resized(runs: int) -> Figure:
+    """Frames a second resized alone, as many at once as a decoder sends."""
+    frames = torch.randint(0, 256, (BLOCK, 240, 320, 3), dtype=torch.uint8, device=DEVICE)
+
+    def run() -> float:
+        for _ in range(20):
+            resize_tensor(frames, "squash")[0, 0, 0, 0].item()
+        return 20 * BLOCK
+
+    return rate(run, runs)
 
 
 def passed(backbone: Backbone, frames: torch.Tensor, runs: int) -> Figure:

@@ -76,7 +76,7 @@ class Videos(NamedTuple):
 
 
 VIDEOS = [Videos(16, 60), Videos(32, 60), Videos(16, 120), Videos(8, 240), Videos(64, 30)]
-EPOCHS = [Videos(16, 60), Videos(32, 60), Videos(16, 91), Videos(8, 91)]
+EPOCHS = [Videos(8, 60), Videos(16, 60), Videos(32, 60), Videos(16, 91), Videos(8, 153)]
 
 
 def rows(quick: bool) -> Iterator[Row]:
