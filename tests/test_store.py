@@ -14,7 +14,8 @@ from attnact.errors import CacheError, RunError
 from attnact.features import CUBE, Cubes, FeatureCache, shard_path
 from attnact.train import store as module
 from attnact.train.clips import Clips, cut_clips
-from attnact.train.store import Batch, batches, bytes_of, describe, open_store, videos_in
+from attnact.train.store import Batch, batches, bytes_of, describe, open_store, untaught, videos_in
+from attnact.vocabulary import Split
 
 CPU = torch.device("cpu")
 DEVICES = [
@@ -171,6 +172,26 @@ def test_auto_needs_room_for_the_videos_of_the_folds_alone(
 
 def test_free_memory_is_plausible() -> None:
     assert 1 << 20 < module._free_memory() < 1 << 50
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_classes_that_only_the_test_videos_show(make_cache, tmp_path, multi_label) -> None:
+    """Of videos of the classes 0, 1, 2, 0, ..., of which some of class 0 are of class 1 as well."""
+    T, F, U = Split.TEST, Split.TRAIN, Split.UNUSED
+    folds = {
+        "all": np.array([F, F, F, T, T, T], np.int8),
+        "some": np.array([F, T, T, F, U, U], np.int8),
+        "unseen": np.array([F, U, U, F, U, T], np.int8),
+    }
+    labels = np.eye(3, dtype=np.int64)[np.arange(6) % 3]
+    labels[3, 1] = 1
+    labels = labels if multi_label else labels.argmax(1)
+    path = tmp_path / "six.h5"
+    cache = make_cache(path, videos=6, multi_label=multi_label, folds=folds, labels=labels)
+    _, jump, run = cache.classes
+    assert untaught(cache, "all") == []
+    assert untaught(cache, "some") == ([run] if multi_label else [jump, run])
+    assert untaught(cache, "unseen") == [run]
 
 
 def test_videos_in(make_cache, tmp_path) -> None:

@@ -37,6 +37,7 @@ __all__ = [
     "describe",
     "moved",
     "open_store",
+    "untaught",
     "videos_in",
 ]
 
@@ -85,6 +86,13 @@ def videos_in(cache: FeatureCache, folds: Sequence[str]) -> Ints:
         raise RunError(f"{cache.path}: no fold {unknown[0]!r}; it has {', '.join(cache.folds)}")
     used = np.any([cache.folds[fold] != Split.UNUSED for fold in folds], axis=0)
     return np.flatnonzero(used)
+
+
+def untaught(cache: FeatureCache, fold: str) -> list[str]:
+    """The classes of the fold's test videos that no training video shows."""
+    shown = cache.labels if cache.multi_label else np.eye(len(cache.classes))[cache.labels]
+    taught, tested = (shown[cache.folds[fold] == side].any(0) for side in (Split.TRAIN, Split.TEST))
+    return [cache.classes[i] for i in np.flatnonzero(tested & ~taught)]
 
 
 def bytes_of(cache: FeatureCache, videos: Ints) -> int:

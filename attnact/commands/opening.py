@@ -6,6 +6,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import click
+
 from attnact.progress import note
 
 
@@ -39,7 +41,7 @@ def open_features(cache: Any, folds: list[str], place: str, device: str | None) 
 
     from attnact import ranks
     from attnact.memory import keep_freed_memory
-    from attnact.train.store import describe, open_store, videos_in
+    from attnact.train.store import describe, open_store, untaught, videos_in
 
     keep_freed_memory()
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -47,6 +49,10 @@ def open_features(cache: Any, folds: list[str], place: str, device: str | None) 
     store = open_store(cache, videos, place, where)  # type: ignore[arg-type]  # a checked choice
     by = f", {ranks.count()} processes" if ranks.count() > 1 else ""
     note(f"{cache.path}: {describe(cache, videos, store)}; training on {where}{by}")
+    for fold in folds:
+        if ranks.speaks() and (classes := ", ".join(untaught(cache, fold))):
+            warning = f"no training video of fold {fold} shows {classes}, which its test videos do"
+            click.echo(f"attnact: warning: {warning}", err=True)
     return store
 
 
