@@ -50,7 +50,7 @@ def open_features(cache: Any, folds: list[str], place: str, device: str | None) 
     by = f", {ranks.count()} processes" if ranks.count() > 1 else ""
     note(f"{cache.path}: {describe(cache, videos, store)}; training on {where}{by}")
     for fold in folds:
-        if ranks.speaks() and (classes := ", ".join(untaught(cache, fold))):
+        if ranks.rank() == 0 and (classes := ", ".join(untaught(cache, fold))):
             warning = f"no training video of fold {fold} shows {classes}, which its test videos do"
             click.echo(f"attnact: warning: {warning}", err=True)
     return store
