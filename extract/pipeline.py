@@ -19,6 +19,7 @@ from attnact.extract.decoding import probe_all
 from attnact.extract.making import Report, make_job, make_shards
 from attnact.extract.plan import Plan, Settings, check_same, divide, keep_plan, read_plan
 from attnact.extract.resize import FRAME_SIDE
+from attnact.extract.runtime import FRAMES_AT_ONCE
 from attnact.feature_writer import Listing, write_index
 from attnact.features import FeatureCache
 from attnact.files import check_disk
@@ -76,13 +77,14 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig, beside: int = 
 
 
 def forward_rate(extraction: Extraction) -> float:
-    """Frames a second of the network alone, from a batch after two, the second of which a GPU may
-    record."""
+    """Frames a second of the network alone, from a batch after some frames that warm it up."""
     size, device = extraction.job.size, extraction.job.device
     frames = torch.zeros((size, FRAME_SIDE, FRAME_SIDE, 3), dtype=torch.uint8, device=device)
-    for _ in range(3):
-        start = time.perf_counter()
-        extraction.backbone.start(frames)()
+    # A GPU may record its second batch. On a CPU each batch is a third of a second of the start.
+    for part in [frames] * 2 if device.type == "cuda" else [frames[:FRAMES_AT_ONCE]]:
+        extraction.backbone.start(part)()
+    start = time.perf_counter()
+    extraction.backbone.start(frames)()
     return size / (time.perf_counter() - start)
 
 
