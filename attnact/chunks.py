@@ -22,7 +22,7 @@ Ints = npt.NDArray[np.int64]
 _thread = threading.local()  # has a decompressor: a new one for each chunk costs a tenth
 
 GZIP, ZSTD = 1, 32015  # as HDF5 numbers its filters
-AT_ONCE = 8  # chunks that HDF5 is asked for, for each call of it costs as much as a chunk
+AT_ONCE = 8  # chunks that HDF5 is asked for in one call, of which each costs something by itself
 
 
 class Chunks:

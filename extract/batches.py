@@ -20,8 +20,8 @@ from torch import Tensor
 
 from attnact.errors import DecoderError
 from attnact.extract.decoder import Ended, Failed
-from attnact.extract.decoding import CPU, Event, Frames, decode
-from attnact.extract.gpu import own_stream
+from attnact.extract.decoding import Event, Frames, decode
+from attnact.extract.gpu import CPU, own_stream
 from attnact.extract.plan import Plan
 from attnact.extract.resize import FRAME_SIDE
 from attnact.feature_writer import ShardWriter

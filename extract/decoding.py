@@ -20,13 +20,12 @@ from torch import Tensor
 from attnact.errors import DecoderError
 from attnact.extract.children import end_child, start_child
 from attnact.extract.decoder import READY, Ended, Failed, Put, serve
-from attnact.extract.gpu import on_device
+from attnact.extract.gpu import CPU, on_device
 from attnact.extract.resize import resize_tensor
 from attnact.extract.shared import Places
 from attnact.extract.video import VideoInfo
 from attnact.vocabulary import Decoder, Resize
 
-CPU = torch.device("cpu")
 STARTING = 300.0  # seconds; a child imports for one, on a busy machine with a slow disk for many
 
 

@@ -15,6 +15,13 @@ from torch import Tensor
 from attnact.extract.video import Frame
 from attnact.progress import note
 
+CPU = torch.device("cpu")
+
+
+def resizes_on(device: torch.device) -> torch.device:
+    """Where the frames for a network on this device are resized: of all but CUDA's, on the CPU."""
+    return device if device.type == "cuda" else CPU
+
 
 def on_device(frames: Frame, device: torch.device) -> Tensor:
     """Frames on a device, all of which have arrived there; on a CPU they stay where they are."""

@@ -19,7 +19,7 @@ from attnact.extract.batches import Batch, Job, Readers
 from attnact.extract.choosing import recall_backbone
 from attnact.extract.config import ExtractConfig
 from attnact.extract.decoder import Ended, Failed
-from attnact.extract.decoding import CPU
+from attnact.extract.gpu import resizes_on
 from attnact.extract.plan import Plan, plan_path, read_plan
 from attnact.feature_writer import ShardWriter
 from attnact.features import Cubes, VideoRow
@@ -44,7 +44,7 @@ def make_job(
     # One core decodes some 1000 frames/s; a network on the same CPU takes some 200 a core.
     decoders = config.decoders or max(1, (cores - 1 if on_gpu else cores // 4) // beside)
     size = 128 if on_gpu else 32
-    return Job(plan, cache, root, size, decoders, config.time_limit, device if on_gpu else CPU)
+    return Job(plan, cache, root, size, decoders, config.time_limit, resizes_on(device))
 
 
 def take_up(

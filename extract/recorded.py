@@ -12,6 +12,7 @@ from attnact.extract.backbone import BACKBONES, Backbone, load_backbone
 from attnact.extract.choosing import random_weights_path
 from attnact.extract.decoder import Failed
 from attnact.extract.decoding import Event, decode, probe_all
+from attnact.extract.gpu import resizes_on
 from attnact.extract.video import VideoInfo
 from attnact.extract.weights import PUBLISHED
 from attnact.vocabulary import Decoder, Resize
@@ -66,9 +67,9 @@ def read_videos(
     """The header of each file and what `decode` gives of it, one file after the other.
 
     The events of a file are to be read before the next file is asked for; the last of them is
-    `Ended` or `Failed`.
+    `Ended` or `Failed`. The frames are for a network on the device.
     """
-    decoded = decode(paths, decoder, how, time_limit, device)
+    decoded = decode(paths, decoder, how, time_limit, resizes_on(device))
     events = groupby(decoded, key=lambda event: event[0])
     for header, (_, own) in zip(probe_all(paths, time_limit), events, strict=True):
         yield header, (event for _, event in own)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from attnact.extract.gpu import on_device, own_stream, pin, unpin
+from attnact.extract.gpu import on_device, own_stream, pin, resizes_on, unpin
 from attnact.extract.shared import Places
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -75,6 +75,12 @@ def test_a_refusal_is_told_and_leaves_no_error_behind(monkeypatch, capsys) -> No
     assert asked[2:] == ["ones on cuda", "off cuda"]
     told = "cuda does not pin memory (error 2): copies take longer\n"
     assert capsys.readouterr().err == told
+
+
+def test_only_cuda_resizes_by_itself() -> None:
+    """What other devices make of the products was never held against a CPU."""
+    assert resizes_on(torch.device("cuda", 1)) == torch.device("cuda", 1)
+    assert resizes_on(torch.device("mps")) == resizes_on(CPU) == CPU
 
 
 def test_on_a_cpu_nothing_is_copied_and_nothing_waited_for() -> None:
