@@ -67,7 +67,7 @@ class LocationLooks:
 
     def look(self, t: int, hidden: Tensor) -> Tensor:
         """See `Looks`."""
-        return torch.softmax(torch.bmm(hidden, self.W.mT).to(self.wide), dim=-1)
+        return torch.softmax(torch.bmm(hidden, self.W.mT), dim=-1, dtype=self.wide)
 
     def start_back(self) -> None:
         """See `Looks`."""
@@ -211,7 +211,8 @@ def weight_gradients(doutputs: Tensor, inputs: Tensor) -> Tensor:
 
 def _softmax_back(maps: Tensor, gradient: Tensor) -> Tensor:
     """From the gradient of maps = softmax(e), (M, B, L), to that of e."""
-    return maps * (gradient - (gradient * maps).sum(dim=-1, keepdim=True))
+    made: Tensor = torch.ops.aten._softmax_backward_data(gradient, maps, -1, maps.dtype)
+    return made
 
 
 def attention_penalty(maps: Tensor, mask: Tensor, form: PenaltyForm) -> Tensor:

@@ -10,14 +10,15 @@ Models of one shape go through the same clips side by side, M of them: X is read
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from attnact.attention import LooksMaker, sigmoid_backward, weight_gradients
-from attnact.products import Weights, product_type
+from attnact.attention import LooksMaker
+from attnact.lstm import at, layer_class
+from attnact.products import product_type
 from attnact.windows import Windows
 
 
@@ -52,95 +53,6 @@ def attend(
     return tops.permute(1, 2, 0, 3), maps.permute(1, 2, 0, 3)
 
 
-class _Layer:
-    """An LSTM layer during one batch, and what it keeps of each step.
-
-    To learn, of all T steps; else of the last, and the steps take turns in what a processor's cache
-    holds. A tanh is made and kept as σ(−2x), in a sixth of the time: tanh x = 1 − 2σ(−2x).
-
-    taken: the input and the last hidden state, side by side as the product takes them,
-        (M, B, inputs + H); of one step more, as cells.
-    gates: i, f, o after their sigmoids, and σ(−2x) for g, (M, B, 4H).
-    cells: the cell states, (M, B, H); squashed: σ(−2x) of the next.
-    """
-
-    def __init__(
-        self,
-        dtype: torch.dtype,
-        steps: int,
-        weight: Tensor,
-        bias: Tensor,
-        hidden: Tensor,
-        cell: Tensor,
-    ) -> None:
-        M, B, self.H = hidden.shape
-        self.weight = self._last_gate(weight.to(dtype, copy=True), -2)
-        self.affine = Weights(self.weight, self._last_gate(bias.clone(), -2))
-        self.all_taken = self.weight.new_empty(steps + 1, M, B, weight.shape[2])
-        self.taken = self.all_taken.unbind()
-        inputs, states = self.all_taken.tensor_split([weight.shape[2] - self.H], dim=3)
-        self.inputs, self.hidden = inputs.unbind(), states.unbind()
-        self.cells = hidden.new_empty(steps + 1, M, B, self.H).unbind()
-        self.gates: list[Tensor] = [hidden] * steps
-        self.squashed: list[Tensor] = [hidden] * steps
-        self.hidden[0].copy_(hidden)
-        self.cells[0].copy_(cell)
-
-    def _last_gate(self, gates: Tensor, factor: float) -> Tensor:
-        """Something of the gates, (M, 4H, …), after the last of them is multiplied in place."""
-        gates[:, -self.H :] *= factor
-        return gates
-
-    def step(self, t: int) -> Tensor:
-        """From the input and the hidden state of step t to the next hidden state (eq. 1–3)."""
-        gates = self.affine.sigmoids(_at(self.taken, t))
-        i, f, o, g = gates.chunk(4, dim=2)
-        cell = torch.addcmul(i, i, g, value=-2, out=_at(self.cells, t + 1))
-        cell.addcmul_(f, _at(self.cells, t))
-        squashed = torch.mul(cell, -2).sigmoid_()
-        kept = t % len(self.gates)
-        self.gates[kept], self.squashed[kept] = gates, squashed
-        return _at(self.hidden, t + 1).copy_(torch.addcmul(o, o, squashed, value=-2))
-
-    def start_back(self) -> None:
-        """Makes room for the gradients; those of the gates before their sigmoids take over."""
-        self.dcell = torch.zeros_like(self.cells[0])
-        self.dhidden = torch.zeros_like(self.dcell)  # through the next step of this layer
-        self.all_dgates = self.all_taken.new_empty(len(self.gates), *self.gates[0].shape)
-        self.dgates = self.all_dgates.unbind()
-        self.raw = torch.empty_like(self.gates[0])
-        self.dbias = self.raw.new_zeros(len(self.raw), 4 * self.H)
-        # The slope of a tanh is 4 σ(−2x) (1 − σ(−2x)): these have g's four, and undo its −2.
-        self.affine_back = Weights(self._last_gate(self.weight.clone(), -2).mT)
-
-    def step_back(self, t: int, dhidden: Tensor) -> Tensor:
-        """From the gradient of `hidden[t + 1]`, (M, B, H), to that of `inputs[t]`."""
-        gates, squashed, dcell = self.gates[t], self.squashed[t], self.dcell
-        same = self.dgates[t].dtype == self.raw.dtype
-        i, f, o, g = gates.chunk(4, dim=2)
-        through = torch.mul(dhidden, o)
-        dcell.add_(sigmoid_backward(through, squashed, grad_input=through), alpha=4)
-        raw = self.dgates[t] if same else self.raw
-        di, df, do, dg = raw.chunk(4, dim=2)
-        torch.addcmul(dcell, dcell, g, value=-2, out=di)
-        torch.mul(dcell, self.cells[t], out=df)
-        torch.addcmul(dhidden, dhidden, squashed, value=-2, out=do)
-        torch.mul(dcell, i, out=dg)
-        dcell.mul_(f)
-        sigmoid_backward(raw, gates, grad_input=raw)
-        if not same:
-            self.dgates[t].copy_(raw)
-        self.dbias += raw.sum(1)
-        dtaken = self.affine_back.times(self.dgates[t])
-        self.dhidden = dtaken[..., -self.H :]
-        return dtaken[..., : -self.H]
-
-    def gradients(self) -> tuple[Tensor, Tensor]:
-        """Those of the weight and the bias."""
-        weight = weight_gradients(self.all_dgates, self.all_taken[:-1]).to(self.raw.dtype)
-        return self._last_gate(weight, 4), self._last_gate(self.dbias, 4)
-
-
 class _Recurrence(torch.autograd.Function):
     """`attend` with the steps first, (T, M, B, …), and every weight an argument of its own."""
 
@@ -159,8 +71,9 @@ class _Recurrence(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         T = clips.steps
         weights, ctx.looks = tensors[:count], looks(clips, dtype, *tensors[count:])
+        new_layer = layer_class(hidden)
         ctx.layers = [
-            _Layer(dtype, T if learns else 1, weight, bias, *state)
+            new_layer(dtype, T if learns else 1, weight, bias, *state)
             for weight, bias, *state in zip(weights[::2], weights[1::2], hidden, cell, strict=True)
         ]
         ctx.X = [frames.unbind(1) for frames in clips.over(clips.frames)]
@@ -169,10 +82,10 @@ class _Recurrence(torch.autograd.Function):
         tops, maps = hidden.new_empty(T, M, B, H), hidden.new_empty(T, M, B, clips.frames.shape[1])
         top = ctx.layers[-1]
         for t, (seen, state) in enumerate(zip(maps.unbind(), tops.unbind(), strict=True)):
-            seen.copy_(ctx.looks.look(t, _at(top.hidden, t)))
+            seen.copy_(ctx.looks.look(t, at(top.hidden, t)))
             below = _times(seen, [x[t] for x in ctx.X])  # the glimpse
             for layer, kept in zip(ctx.layers, ctx.keep, strict=True):
-                _drop(below, kept and kept[t], _at(layer.inputs, t))
+                _drop(below, kept and kept[t], at(layer.inputs, t))
                 below = layer.step(t)
             state.copy_(below)
         ctx.save_for_backward(maps)
@@ -187,11 +100,11 @@ class _Recurrence(torch.autograd.Function):
         for part in (looks, *layers):
             part.start_back()
         for t in reversed(range(len(maps))):
-            dbelow = dtops[t]
-            for layer, kept in zip(reversed(layers), reversed(keep), strict=True):
-                dbelow = layer.step_back(t, torch.add(dbelow, layer.dhidden).to(maps.dtype))
-                dbelow = dbelow if kept is None else dbelow * kept[t]
-            dmap = _times(dbelow, [x[t].mT for x in X])
+            below, kept = dtops[t], None  # the gradient of what was made of a layer, and dropped
+            for layer, drops in zip(reversed(layers), reversed(keep), strict=True):
+                below, kept = layer.step_back(t, below, kept), drops and drops[t]
+            dglimpse = below if kept is None else below * kept
+            dmap = _times(dglimpse, [x[t].mT for x in X])
             top.dhidden = top.dhidden + looks.back(t, top.hidden[t], maps[t], dmap + dmaps[t])
         weights = [tensor for layer in layers for tensor in layer.gradients()]
         dhidden = torch.stack([layer.dhidden.to(maps.dtype) for layer in layers])
@@ -208,14 +121,6 @@ def _drop(values: Tensor, kept: Tensor | None, out: Tensor) -> None:
         out.copy_(values)
         if kept is not None:
             out.mul_(kept)
-
-
-Kept = TypeVar("Kept")
-
-
-def _at(kept: Sequence[Kept], t: int) -> Kept:
-    """What was kept of step t; where not all steps are kept, they take turns."""
-    return kept[t % len(kept)]
 
 
 def _times(rows: Tensor, parts: Sequence[Tensor]) -> Tensor:

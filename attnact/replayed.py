@@ -1,12 +1,11 @@
 """Work on a GPU that is recorded once and replayed, as a CUDA graph.
 
 Launching thousands of small kernels from Python takes longer than running them. What is recorded
-must not wait for the GPU, nor depend on what the tensors hold. (No GPU was at hand: a stand-in of
-one has run this, which is in `tests/made_graphs.py`.)
+must not wait for the GPU, nor depend on what the tensors hold.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -31,6 +30,8 @@ class Replayed:
 
     function: makes a tensor; and gradients, if there are weights.
     weights: whose `grad` it makes, which is to be None before each call.
+    still: how many of the first tensors lie at the same place whenever it is called, and are read
+        there; one that does not is worked on as it is. Of the others it reads copies.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class Replayed:
         function: Callable[..., Tensor],
         device: torch.device,
         weights: Iterable[nn.Parameter] = (),
+        still: int = 0,
     ) -> None:
         self._function, self._device, self._weights = function, device, list(weights)
+        self._still = still
         self._graph: torch.cuda.CUDAGraph | None = None
         self._seen: list[Tensor] = []  # by the graph, always at the same place
         self._made = torch.empty(0)
@@ -51,12 +54,13 @@ class Replayed:
         Raises UnsupportedError where the kernels cannot be recorded.
         """
         with torch.cuda.device(self._device):
-            if [it.shape for it in tensors] != [it.shape for it in self._seen]:
+            if not self._fits(tensors):
                 if self._graph is not None:
                     return self._function(*tensors)
-                self._seen = [tensor.clone() for tensor in tensors]
+                copies = [tensor.clone() for tensor in tensors[self._still :]]
+                self._seen = [*tensors[: self._still], *copies]
                 return self._aside()
-            for place, tensor in zip(self._seen, tensors, strict=True):
+            for place, tensor in list(zip(self._seen, tensors, strict=True))[self._still :]:
                 place.copy_(tensor)
             if self._graph is None:
                 self._graph = self._record()
@@ -64,6 +68,13 @@ class Replayed:
                 weight.grad = gradient
             self._graph.replay()
             return self._made
+
+    def _fits(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether these have the shapes that the graph sees, and the still ones are in place."""
+        if [it.shape for it in tensors] != [it.shape for it in self._seen]:
+            return False
+        still = zip(tensors[: self._still], self._seen[: self._still], strict=True)
+        return all(tensor.is_set_to(place) for tensor, place in still)
 
     def _aside(self) -> Tensor:
         """The function as it is, on the stream that will record it."""

@@ -43,7 +43,7 @@ def choose_backbone(
     if check and backbone.precision != "float32":
         frames = _some_frames(dataset, config, LOOKED_AT)
         exact = _load(dataset, cache, config, "torch", "float32")  # the soonest ready
-        if not len(frames) or likeness(backbone(frames), exact(frames)) < ALIKE:
+        if not len(frames) or not likeness(backbone(frames), exact(frames)) >= ALIKE:  # or NaN
             return load("float32")
     return backbone
 

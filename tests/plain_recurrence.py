@@ -34,7 +34,7 @@ def plain_recurrence(
 def start(model: AttentionLSTM, X: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """The states before the first frame, of clips whose every frame counts."""
     dtype = model.head.classes.weight.dtype
-    return model.start(X.to(dtype).mean(2), torch.ones(X.shape[:2]))
+    return model.start(X.to(dtype).mean(2), X.new_ones(X.shape[:2]))
 
 
 def plain_look(

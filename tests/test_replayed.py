@@ -94,6 +94,25 @@ def test_the_first_shapes_that_come_again_are_recorded(monkeypatch: pytest.Monke
     assert graphs.replays == 2
 
 
+def test_what_lies_still_is_read_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs, seen = stand_in(monkeypatch), []
+
+    def work(x: Tensor, y: Tensor) -> Tensor:
+        seen.append((x.data_ptr(), y.data_ptr()))
+        return x + y
+
+    replayed, room = Replayed(work, torch.device("cpu"), still=1), torch.empty(3)
+    for n in range(4):  # as it is, recorded, replayed, replayed
+        other = torch.full((3,), float(n))
+        assert torch.equal(replayed(room.fill_(n), other), 2 * other)
+        assert seen[-1][0] == room.data_ptr() != seen[-1][1] != other.data_ptr()
+    assert graphs.replays == 3
+    elsewhere = torch.ones(3)
+    assert torch.equal(replayed(elsewhere, room.fill_(5)), room + 1)
+    assert seen[-1] == (elsewhere.data_ptr(), room.data_ptr())
+    assert graphs.replays == 3
+
+
 def test_gpus_replay_unless_they_are_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ATTNACT_CUDA_GRAPHS", raising=False)
     assert replays(torch.device("cuda", 1))

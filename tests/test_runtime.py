@@ -129,7 +129,10 @@ def test_openvino_pools_as_torch_does_and_writes_no_places(pooling: nn.MaxPool2d
 def test_auto_is_the_fastest_that_is_there(monkeypatch):
     monkeypatch.setattr(runtime, "_multiplies_bfloat16", lambda *arguments: True)
     assert choose("auto", "auto", CPU) == ("openvino", "bfloat16")
-    assert choose("auto", "auto", GPU) == ("torch", "bfloat16")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert choose("auto", "auto", GPU) == ("torch", "float16")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
+    assert choose("auto", "auto", GPU) == ("torch", "float32")
     assert choose("torch", "float16", CPU) == ("torch", "float16")
     monkeypatch.setattr(runtime, "_multiplies_bfloat16", lambda *arguments: False)
     assert choose("auto", "auto", CPU) == ("openvino", "float32")

@@ -104,7 +104,7 @@ def train_epoch(passes: Sequence[Pass], advance: Advance) -> list[Line]:
         learn = partial(_learn, passes, model)
         whole: Callable[..., Tensor] = partial(learn, shares[0])
         if records(config, device):
-            whole = Replayed(whole, device, model.parameters())
+            whole = Replayed(whole, device, model.parameters(), still=1)  # X, in the store's room
         found = batches(first.store, first.clips, np.concatenate(own), len(own[0]), dtype)
         for batch, share in zip(found, shares, strict=True):
             labels = first.labels[moved(batch.video, first.labels.device)]

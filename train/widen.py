@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from attnact.compact import STEPS
+from attnact.fused import fuses, widen_uint8
 
 
 class Stored(NamedTuple):
@@ -30,10 +31,13 @@ def widen(stored: Stored, wide: Tensor) -> Tensor:
     cubes, scales = stored
     if scales is None:
         return wide.copy_(cubes)
-    roots = (scales.sqrt() / STEPS).unsqueeze(-1)  # s (q / 255)² is (q √s / 255)²
+    roots = scales.sqrt() / STEPS  # s (q / 255)² is (q √s / 255)²
+    if fuses(wide.device):
+        return widen_uint8(cubes, roots, wide)
+    roots = roots.unsqueeze(-1)
     if wide.dtype == torch.float32:
         return wide.copy_(cubes).mul_(roots).square_()
-    # Rounded once, at the end. A CPU does it some frames at a time, which stays in its cache.
+    # Rounded once, at the end; some frames at a time, which stay in a processor's cache.
     some = 16 if wide.device.type == "cpu" else len(wide)
     for here, part, root in zip(*(torch.split(x, some) for x in (wide, cubes, roots)), strict=True):
         here.copy_(part.float().mul_(root).square_())

@@ -116,7 +116,7 @@ def step(
     work: Callable[[torch.Tensor], torch.Tensor] = learn
     if replays(DEVICE) and not plain:
         X = X.to(dtype or X.dtype)  # as training has it there
-        work = Replayed(learn, DEVICE, model.parameters())
+        work = Replayed(learn, DEVICE, model.parameters(), still=1)
 
     def run() -> None:
         optimizer.zero_grad()

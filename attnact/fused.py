@@ -1,0 +1,106 @@
+"""What a GPU does in one kernel where torch has an operator for every sign of a formula.
+
+Its time goes into the many passes over memory and their beginnings, not into arithmetic: with these
+a training step takes half as long. The kernels are Triton's, which comes with torch for CUDA on
+Linux and compiles them at first use; where it is not, or cannot, torch's operators do the same.
+"""
+
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnact.progress import note
+
+BLOCK = 256  # numbers of a row that a program works on
+
+
+@cache
+def fuses(device: torch.device) -> bool:
+    """Whether there are kernels for this device; where a GPU goes without, it says why."""
+    if device.type != "cuda":
+        return False
+    try:
+        cubes = torch.ones(1, 1, 1, dtype=torch.uint8, device=device)
+        widen_uint8(cubes, torch.ones(1, 1, device=device), torch.empty(1, 1, 1, device=device))
+    except Exception as error:  # no Triton, no C compiler for it, a GPU that it does not know
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        note(f"{device}: Triton does not work here ({reason}): training takes up to twice as long")
+        return False
+    return True
+
+
+def lstm_step(raw: Tensor, bias: Tensor, cell: Tensor, next_cell: Tensor, hidden: Tensor) -> Tensor:
+    """The gates i, f, o after their sigmoids, and σ(−2x) for g, (M, B, 4H), in float32.
+
+    raw: what they are without their biases (M, 4H), of any float; −2x for g.
+    cell: the cell state, (M, B, H); the next one is written to `next_cell`, and the hidden state
+        to `hidden`, of any float, whose rows need not lie beside each other.
+    """
+    M, B, H = cell.shape
+    gates = torch.empty_like(raw, dtype=cell.dtype)
+    hidden, stride = _rows(hidden, copies=False)
+    sizes = {"H": H, "BLOCK": BLOCK}
+    with _on(raw.device):
+        _kernels().lstm_step[M * B, -(-H // BLOCK)](
+            raw, bias, cell, gates, next_cell, hidden, stride, B, **sizes
+        )
+    return gates
+
+
+def lstm_step_back(
+    above: Tensor,
+    kept: Tensor | None,
+    own: Tensor,
+    gates: Tensor,
+    cell: Tensor,
+    next_cell: Tensor,
+    dcell: Tensor,
+    dgates: Tensor,
+) -> None:
+    """Back through `lstm_step`: writes the gradient of `raw` to `dgates`, of g a fourth of it.
+
+    above, own: the two parts of the gradient of the hidden state, (M, B, H), of any float.
+    kept: what of the first part was not dropped, (B, H).
+    dcell: the gradient of the next cell state, float32, which becomes that of `cell`.
+    """
+    M, B, H = cell.shape
+    (above, above_stride), (own, own_stride) = _rows(above), _rows(own)
+    rest = {"H": H, "BLOCK": BLOCK, "DROPS": kept is not None}
+    kept = above if kept is None else kept
+    with _on(cell.device):
+        _kernels().lstm_step_back[M * B, -(-H // BLOCK)](
+            *(above, above_stride, kept, own, own_stride),
+            *(gates, cell, next_cell, dcell, dgates, B),
+            **rest,
+        )
+
+
+def widen_uint8(cubes: Tensor, roots: Tensor, wide: Tensor) -> Tensor:
+    """(q r)² for the features q (n, L, C), uint8, and r (n, L), written to `wide`, of any float."""
+    n, L, C = cubes.shape
+    block = 1 << (C - 1).bit_length()
+    with _on(cubes.device):
+        _kernels().widen_uint8[(n * L,)](cubes, *cubes.stride(), roots, wide, L, C=C, BLOCK=block)
+    return wide
+
+
+def _kernels() -> Any:
+    return import_module("attnact.kernels")
+
+
+def _on(device: torch.device) -> torch.cuda.device:
+    """Triton launches on the current device; of a CPU, where its interpreter runs, it is none."""
+    return torch.cuda.device(device if device.type == "cuda" else -1)
+
+
+def _rows(values: Tensor, copies: bool = True) -> tuple[Tensor, int]:
+    """Values (M, B, H) whose M · B rows are as far apart as the number says."""
+    M, B, _ = values.shape
+    even = values.stride(2) == 1 and (M == 1 or values.stride(0) == B * values.stride(1))
+    if not even and not copies:
+        raise ValueError("rows that are not evenly apart")
+    values = values if even else values.contiguous()
+    return values, values.stride(1)

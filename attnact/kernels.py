@@ -1,0 +1,104 @@
+"""Triton kernels for a GPU, for what torch does in many passes over memory; `attnact.fused` calls.
+
+A tensor is given as a pointer to rows, of each model M and clip B, and by how far apart they lie;
+a program works on a stretch of one row. All numbers are float32 in between.
+"""
+
+from typing import Any
+
+import triton
+import triton.language as tl
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def sigmoid(x: Any) -> Any:
+    """σ(x)."""
+    return 1 / (1 + tl.exp(-x))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def lstm_step(
+    raw: Any,
+    bias: Any,
+    cell: Any,
+    gates: Any,
+    next_cell: Any,
+    hidden: Any,
+    hidden_stride: Any,
+    B: Any,
+    H: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """From the products of i, f, o and −2 g to their σ, the next cell and hidden state."""
+    row, h = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside, at, own = h < H, row * 4 * H + h, row // B * 4 * H + h
+    i = tl.load(raw + at, inside).to(tl.float32) + tl.load(bias + own, inside)
+    f = tl.load(raw + at + H, inside).to(tl.float32) + tl.load(bias + own + H, inside)
+    o = tl.load(raw + at + 2 * H, inside).to(tl.float32) + tl.load(bias + own + 2 * H, inside)
+    g = tl.load(raw + at + 3 * H, inside).to(tl.float32) + tl.load(bias + own + 3 * H, inside)
+    i, f, o, g = sigmoid(i), sigmoid(f), sigmoid(o), sigmoid(g)
+    tl.store(gates + at, i, inside)
+    tl.store(gates + at + H, f, inside)
+    tl.store(gates + at + 2 * H, o, inside)
+    tl.store(gates + at + 3 * H, g, inside)
+    c = f * tl.load(cell + row * H + h, inside) + i * (1 - 2 * g)
+    tl.store(next_cell + row * H + h, c, inside)
+    tl.store(hidden + row * hidden_stride + h, o * (1 - 2 * sigmoid(-2 * c)), inside)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def lstm_step_back(
+    above: Any,
+    above_stride: Any,
+    kept: Any,
+    own: Any,
+    own_stride: Any,
+    gates: Any,
+    cell: Any,
+    next_cell: Any,
+    dcell: Any,
+    dgates: Any,
+    B: Any,
+    H: tl.constexpr,
+    BLOCK: tl.constexpr,
+    DROPS: tl.constexpr,
+) -> None:
+    """From the gradient of the hidden state, above · kept + own, to those of the products.
+
+    dcell: of the next cell state, which becomes that of the last one.
+    """
+    row, h = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside, at, state = h < H, row * 4 * H + h, row * H + h
+    dhidden = tl.load(above + row * above_stride + h, inside).to(tl.float32)
+    if DROPS:
+        dhidden *= tl.load(kept + row % B * H + h, inside).to(tl.float32)
+    dhidden += tl.load(own + row * own_stride + h, inside).to(tl.float32)
+    i, f = tl.load(gates + at, inside), tl.load(gates + at + H, inside)
+    o, g = tl.load(gates + at + 2 * H, inside), tl.load(gates + at + 3 * H, inside)
+    squashed = sigmoid(-2 * tl.load(next_cell + state, inside))
+    dc = tl.load(dcell + state, inside) + 4 * dhidden * o * squashed * (1 - squashed)
+    tl.store(dcell + state, dc * f, inside)
+    di, df = dc * (1 - 2 * g), dc * tl.load(cell + state, inside)
+    tl.store(dgates + at, di * i * (1 - i), inside)
+    tl.store(dgates + at + H, df * f * (1 - f), inside)
+    tl.store(dgates + at + 2 * H, dhidden * (1 - 2 * squashed) * o * (1 - o), inside)
+    tl.store(dgates + at + 3 * H, dc * i * g * (1 - g), inside)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def widen_uint8(
+    cubes: Any,
+    frame_stride: Any,
+    place_stride: Any,
+    channel_stride: Any,
+    roots: Any,
+    wide: Any,
+    L: Any,
+    C: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """(q r)² of the features q of a location, (C,), uint8, and a number r for each location."""
+    row, c = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+    inside, start = c < C, row // L * frame_stride + row % L * place_stride
+    x = tl.load(cubes + start + c * channel_stride, inside).to(tl.float32) * tl.load(roots + row)
+    tl.store(wide + row * C + c, x * x, inside)
