@@ -69,10 +69,11 @@ def test_auto_keeps_a_precision_that_keeps_the_features_right(dataset, tmp_path,
     assert (made["runtime"], made["precision"]) == ("openvino", "bfloat16")
 
 
+@pytest.mark.parametrize("off", [1, float("nan")])
 def test_auto_falls_back_on_float32_and_an_asked_for_precision_stays(
-    dataset, tmp_path, monkeypatch
+    dataset, tmp_path, monkeypatch, off
 ):
-    record_loads(monkeypatch, off=1)
+    record_loads(monkeypatch, off)
     fallen = begin(dataset, tmp_path / "a.h5").backbone
     assert (fallen.runtime, fallen.precision) == ("openvino", "float32")
     asked = begin(dataset, tmp_path / "b.h5", precision="bfloat16")

@@ -44,7 +44,8 @@ def main(sections: tuple[str, ...], quick: bool) -> None:
         header = getattr(module, "HEADER", HEADER)
         lines = list(echoed(table(header, module.rows(quick))))
         if not quick:
-            write(section, f"{told}:\n\n" + "\n".join(lines))
+            place = f"{section} on a GPU" if torch.cuda.is_available() else section
+            write(place, f"{told}:\n\n" + "\n".join(lines))
 
 
 def table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:

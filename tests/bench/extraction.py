@@ -52,8 +52,11 @@ REAL = ROOT.parent / "shared"
 BATCH = 32 if DEVICE.type == "cpu" else 128
 NAMES: tuple[BackboneName, ...] = ("googlenet", "bvlc_googlenet")
 RUNTIMES: tuple[Runtime, ...] = ("torch", "openvino") if find_spec("openvino") else ("torch",)
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")  # float16: see the notes of `choose`
-FASTEST = (RUNTIMES[-1], "bfloat16")  # goes the whole way, from files to a finished cache
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+if DEVICE.type == "cuda":
+    RUNTIMES, PRECISIONS = ("torch",), (*PRECISIONS, "float16")
+FASTEST = (RUNTIMES[-1], PRECISIONS[-1])  # goes the whole way, from files to a finished cache
+ENOUGH = 0 if DEVICE.type == "cpu" else 400  # clips; a GPU is done with sixty as soon as it began
 
 
 class Material(NamedTuple):
@@ -296,7 +299,7 @@ def material_of(folder: Path, quick: bool) -> Material:
     if not caffes.is_file():
         caffes = folder / "caffes.safetensors"
         safetensors.torch.save_file(bvlc_googlenet.BVLCGoogLeNet().state_dict(), caffes)
-    clips, few = (clips[:8], 1) if quick else (clips, 3)
+    clips, few = (clips[:8], 1) if quick else (again(clips, folder), 3)
     ready: list[torch.Tensor] = []
     for _, event in decode(clips[:8], "pyav", "squash", 60):
         if isinstance(event, Frames):
@@ -307,6 +310,14 @@ def material_of(folder: Path, quick: bool) -> Material:
     load_backbone("googlenet", "random", "cpu", frames[:16]).save(torchvisions)
     weights = {"googlenet": torchvisions, "bvlc_googlenet": caffes}
     return Material(clips, few, weights, frames.to(DEVICE))
+
+
+def again(clips: list[Path], folder: Path) -> list[Path]:
+    """Enough clips: the same under other names."""
+    more = [folder / f"{i}_{clips[i % len(clips)].name}" for i in range(len(clips), ENOUGH)]
+    for i, link in enumerate(more):
+        link.symlink_to(clips[i % len(clips)].resolve())
+    return clips + more
 
 
 def _load(

@@ -12,16 +12,13 @@ from tests.bench.measuring import DEVICE, Figure, figure, in_turn
 from tests.bench.training import step
 
 GPUS = 8  # which share an extraction by shards; what each takes is measured on one
+ON_GPU = DEVICE.type == "cuda"
+SEVERAL = [f"by {GPUS} such GPUs"] if ON_GPU else []
 HEADER = (
-    "data set",
-    "frames",
-    "cache",
-    "extraction by the CPU",
-    "by a GPU",
-    f"by {GPUS} such GPUs",
+    *("data set", "frames", "cache"),
+    *(f"extraction by the {'GPU' if ON_GPU else 'CPU'}", *SEVERAL),
     "one clip of each video trained here",
 )
-UNKNOWN = "not measured"  # for want of a GPU
 B = 128
 
 
@@ -47,8 +44,7 @@ def rows(quick: bool) -> Iterator[tuple[str, ...]]:
     """The rates first, then what follows from them."""
     with tempfile.TemporaryDirectory() as folder:
         material = material_of(Path(folder), quick)
-        by_cpu, kib = extraction_rate(material, "cpu")
-        by_gpu = extraction_rate(material, "cuda")[0] if DEVICE.type == "cuda" else None
+        made, kib = extraction_rate(material)
     X = torch.rand(32 if quick else B, 30, 49, 1024, device=DEVICE)
     (taken,) = in_turn([step("location", X, torch.bfloat16)], 3)
     clips = figure([len(X) / seconds for seconds in taken])
@@ -56,9 +52,8 @@ def rows(quick: bool) -> Iterator[tuple[str, ...]]:
         "measured",
         "",
         f"{kib:.1f} KiB a frame",
-        by_cpu.text("frames/s"),
-        by_gpu.text("frames/s") if by_gpu else UNKNOWN,
-        "" if by_gpu else UNKNOWN,
+        made.text("frames/s"),
+        *["" for _ in SEVERAL],
         clips.text("clips/s, 3×512, bfloat16"),
     )
     for size in SIZES:
@@ -66,16 +61,15 @@ def rows(quick: bool) -> Iterator[tuple[str, ...]]:
             size.name,
             f"{size.frames / 1e6:,.1f} million",
             f"{size.frames * kib / 2**20:,.0f} GiB",
-            duration(size.frames / by_cpu.median),
-            duration(size.frames / by_gpu.median) if by_gpu else UNKNOWN,
-            duration(size.frames / by_gpu.median / GPUS) if by_gpu else UNKNOWN,
+            duration(size.frames / made.median),
+            *[duration(size.frames / made.median / GPUS) for _ in SEVERAL],
             duration(size.videos / clips.median),
         )
 
 
-def extraction_rate(material: Material, device: str) -> tuple[Figure, float]:
+def extraction_rate(material: Material) -> tuple[Figure, float]:
     """Frames a second after the start, and KiB of the cache a frame."""
-    found = [extracted("bvlc_googlenet", material, "--device", device) for _ in range(3)]
+    found = [extracted("bvlc_googlenet", material) for _ in range(3)]
     return figure([it.frames / (it.seconds - it.start) for it in found]), found[0].kib
 
 
