@@ -6,6 +6,7 @@ bytes however often its writing was interrupted.
 """
 
 import zlib
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +18,7 @@ import hdf5plugin
 import numpy as np
 import numpy.typing as npt
 
-from attnact.compact import Stored, to_uint8
+from attnact import packing
 from attnact.errors import CacheError
 from attnact.features import (
     CHANNELS,
@@ -34,6 +35,7 @@ from attnact.features import (
 )
 from attnact.files import lock_beside, part_beside, publish, unlock, write_bytes
 from attnact.interrupts import undisturbed
+from attnact.packing import Packed, Packer
 from attnact.sealed import with_digest
 from attnact.sink import Sink
 from attnact.tables import text_column, write_rows
@@ -42,20 +44,24 @@ from attnact.vocabulary import Compression
 # Channel by channel, so that a channel's 49 locations lie beside each other: where it is zero it is
 # zero at most of them, and the file is a fifth smaller than location by location.
 CUBE_IN_FILE = (CHANNELS, ROWS, ROWS)
-CHUNK_FRAMES = {"features": 4, "scales": 32}  # 392 KiB of float16
+CHUNK_FRAMES = {"features": packing.FRAMES, "scales": 32}
+SCALES_BYTES = ROWS * ROWS * 4  # of a frame, in a shard of uint8
 RELEASED = -1  # in place of a lock
 
 # No shuffle filter: 84 % of these features are zero, and shuffling them makes the files larger.
 _FILTERS: dict[Compression, Mapping[str, Any]] = {
-    "zstd": hdf5plugin.Zstd(clevel=1),
+    "zstd": hdf5plugin.Zstd(clevel=packing.LEVEL),
     "lz4": hdf5plugin.LZ4(),
-    "gzip": {"compression": "gzip", "compression_opts": 1},
+    "gzip": {"compression": "gzip", "compression_opts": packing.LEVEL},
     "none": {},
 }
 
 
 class ShardWriter:
-    """Writes one shard, video after video; nobody sees it before `close`."""
+    """Writes one shard, video after video; nobody sees it before `close`.
+
+    All cores pack the chunks; the thread that calls writes them, in their order.
+    """
 
     @undisturbed()
     def __init__(
@@ -63,16 +69,14 @@ class ShardWriter:
     ) -> None:
         """Use `claim`, which makes sure that no other process writes the same shard."""
         self.path, self._lock, self._part = path, lock, part_beside(path)
+        self._compression, self._dtype = compression, np.dtype(dtype)
         self._rows: list[VideoRow] = []
-        self._start = self._checksum = 0  # of the video being written
-        self._scales_seen = b""  # of the video being written
-        self._sink = Sink(self._part)
-        # A chunk that two videos share is filled up in the chunk cache, then compressed once.
-        self._file = h5py.File(self._sink, "w", rdcc_nbytes=16 << 20)
-        self._features = self._data_set("features", CUBE_IN_FILE, dtype, compression)
-        self._scales = None
-        if self._features.dtype == np.uint8:
-            self._scales = self._data_set("scales", (ROWS, ROWS), np.float32, compression)
+        self._start = 0  # the first frame of the video being written
+        self._checked = self._checksum = 0  # frames, and of the video that the next one belongs to
+        self._unchecked: deque[tuple[int, int]] = deque()  # (row, frame after its last)
+        self._scales = bytearray()  # small enough to be kept until the end
+        self._packer = Packer(path, dtype, compression)
+        self._begin_file()
 
     @classmethod
     def claim(
@@ -100,42 +104,41 @@ class ShardWriter:
     def append(self, cubes: Cubes) -> None:
         """Adds the next frames' feature cubes, (n, 7, 7, 1024), of the video being written.
 
+        Leave the cubes as they are afterwards: threads may still work on them, and what is wrong
+        with them may be raised by a later call.
+
         Raises:
             CacheError: a feature does not fit the shard's dtype, or is not a number.
             OSError: the disk is full, or whatever else the system says; `abandon` the shard.
             ValueError: the cubes are of another dtype, and would be rounded.
         """
-        dtype = self._features.dtype
-        if self._scales is None and cubes.dtype != dtype:
-            raise ValueError(f"{self.path} takes {dtype}, not {cubes.dtype}")
-        if not np.isfinite(cubes).all():
-            raise CacheError(
-                f"{self.path}: features overflow {cubes.dtype}; are the weights right?"
-            )
-        if self._scales is not None and (cubes < 0).any():
-            raise CacheError(f"{self.path}: features below zero; uint8 has none, float16 has")
-        stored = Stored(cubes, None) if self._scales is None else to_uint8(cubes)
-        in_file = np.ascontiguousarray(np.moveaxis(stored.cubes, -1, 1))
-        self._checksum = zlib.crc32(in_file.data, self._checksum)
-        _extend(self._features, in_file)
-        if stored.scales is not None:
-            self._scales_seen += stored.scales.tobytes()
-            _extend(self._scales, stored.scales)
+        if self._dtype not in (np.uint8, cubes.dtype):
+            raise ValueError(f"{self.path} takes {self._dtype}, not {cubes.dtype}")
+        for packed in self._packer.add(cubes):
+            self._write(packed)
         self._sink.check()
 
     def end_video(self, row: VideoRow) -> None:
         """Keeps the frames appended since the last video, and counts and checks them into `row`."""
-        frames = len(self._features) - self._start
-        checksum = zlib.crc32(self._scales_seen, self._checksum)
-        self._rows.append(replace(row, frames=frames, checksum=checksum))
+        end = self._packer.frames
+        self._unchecked.append((len(self._rows), end))
+        self._rows.append(replace(row, frames=end - self._start))
+        self._keep_checksums()
         self._begin_video()
 
     @undisturbed()
     def drop_video(self, video: int, failure: str) -> None:
-        """Forgets the frames appended since the last video, and records why."""
-        for data_set in (self._features, self._scales):
-            if data_set is not None:
-                data_set.resize(self._start, axis=0)
+        """Forgets the frames appended since the last video, and records why.
+
+        Raises:
+            OSError: as `append` does.
+        """
+        kept = self._packer.rewind() * packing.FRAMES
+        if len(self._features) > kept:
+            self._cut(kept)
+        if self._checked >= self._start:
+            self._checked, self._checksum = self._start, 0
+        del self._scales[self._start * SCALES_BYTES :]
         self._rows.append(VideoRow(video, failure=failure))
         self._begin_video()
 
@@ -144,11 +147,17 @@ class ShardWriter:
         """Makes the shard appear under its name, whole.
 
         Raises:
+            CacheError: as `append` does.
             OSError: it cannot be written to its end; `abandon` it.
             ValueError: it was closed or abandoned before.
         """
         if self.done:
             raise ValueError("this shard was closed or abandoned before")
+        for packed in self._packer.finish():
+            self._write(packed)
+        if self._dtype == np.uint8:
+            scales = np.frombuffer(self._scales, np.float32).reshape(-1, ROWS, ROWS)
+            self._data_set("scales", scales)
         write_rows(self._file.create_group("videos"), self._rows)
         self._file.attrs["digest"] = index_digest(self._file)
         self._file.close()
@@ -162,6 +171,7 @@ class ShardWriter:
         """Leaves no trace of a shard that is not closed; another process may claim it."""
         if self.done:
             return
+        self._packer.stop()
         self._sink.give_up()
         self._file.close()
         self._sink.close()
@@ -169,29 +179,72 @@ class ShardWriter:
         self._release()
 
     def _begin_video(self) -> None:
-        self._start, self._checksum, self._scales_seen = len(self._features), 0, b""
+        self._start = self._packer.frames
+        self._packer.mark()
 
-    def _data_set(
-        self, name: str, of_a_frame: tuple[int, ...], dtype: npt.DTypeLike, compression: Compression
-    ) -> Any:
+    def _write(self, packed: Packed) -> None:
+        self._features.resize(packed.first + len(packed.cubes), axis=0)
+        if packed.content is None:
+            self._features[packed.first :] = packed.cubes
+        else:
+            self._features.id.write_direct_chunk((packed.first, 0, 0, 0), packed.content)
+        if packed.scales is not None:
+            self._scales[packed.first * SCALES_BYTES :] = packed.scales.tobytes()
+        self._check(packed)
+
+    def _check(self, packed: Packed) -> None:
+        """Goes on with the checksums; a chunk may hold the frames of several videos."""
+        end = packed.first + len(packed.cubes)
+        while self._checked < end:
+            stop = min(end, self._unchecked[0][1]) if self._unchecked else end
+            frames = packed.cubes[self._checked - packed.first : stop - packed.first]
+            self._checksum = zlib.crc32(frames.data, self._checksum)
+            self._checked = stop
+            self._keep_checksums()
+
+    def _keep_checksums(self) -> None:
+        """Of the videos of which every frame was checked."""
+        while self._unchecked and self._unchecked[0][1] == self._checked:
+            i, end = self._unchecked.popleft()
+            first = end - self._rows[i].frames
+            scales = self._scales[first * SCALES_BYTES : end * SCALES_BYTES]
+            self._rows[i] = replace(self._rows[i], checksum=zlib.crc32(scales, self._checksum))
+            self._checksum = 0
+
+    def _begin_file(self) -> None:
+        self._sink = Sink(self._part)
+        # No chunk cache, for each chunk is written once, whole.
+        self._file = h5py.File(self._sink, "w", rdcc_nbytes=0)
+        self._features = self._data_set("features", np.empty((0, *CUBE_IN_FILE), self._dtype))
+
+    def _cut(self, frames: int) -> None:
+        """Begins the file anew with its first frames: cut shorter, it would have other bytes."""
+        self._sink.check()
+        file, sink, features = self._file, self._sink, self._features
+        try:
+            self._begin_file()
+            for first in range(0, frames, packing.FRAMES):
+                left_out, content = features.id.read_direct_chunk((first, 0, 0, 0))
+                self._features.resize(first + packing.FRAMES, axis=0)
+                self._features.id.write_direct_chunk((first, 0, 0, 0), content, left_out)
+        finally:
+            sink.give_up()
+            file.close()
+            sink.close()
+        self._sink.check()
+
+    def _data_set(self, name: str, frames: npt.NDArray[Any]) -> Any:
         return self._file.create_dataset(
             name,
-            shape=(0, *of_a_frame),
-            maxshape=(None, *of_a_frame),
-            chunks=(CHUNK_FRAMES[name], *of_a_frame),
-            dtype=dtype,
-            **_FILTERS[compression],
+            data=frames,
+            maxshape=(None, *frames.shape[1:]),
+            chunks=(CHUNK_FRAMES[name], *frames.shape[1:]),
+            **_FILTERS[self._compression],
         )
 
     def _release(self) -> None:
         unlock(self.path, self._lock)
         self._lock = RELEASED
-
-
-def _extend(data_set: Any, frames: npt.NDArray[Any]) -> None:
-    end = len(data_set)
-    data_set.resize(end + len(frames), axis=0)
-    data_set[end:] = frames
 
 
 @dataclass(frozen=True)
