@@ -26,7 +26,7 @@ def fuses(device: torch.device) -> bool:
         cubes = torch.ones(1, 1, 1, dtype=torch.uint8, device=device)
         widen_uint8(cubes, torch.ones(1, 1, device=device), torch.empty(1, 1, 1, device=device))
     except Exception as error:  # no Triton, no C compiler for it, a GPU that it does not know
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         note(f"{device}: Triton does not work here ({reason}): training takes up to twice as long")
         return False
     return True

@@ -4,31 +4,29 @@ A tensor is given as a pointer to rows, of each model M and clip B, and by how f
 a program works on a stretch of one row. All numbers are float32 in between.
 """
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def sigmoid(x: Any) -> Any:
+@triton.jit
+def sigmoid(x):
     """σ(x)."""
     return 1 / (1 + tl.exp(-x))
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def lstm_step(
-    raw: Any,
-    bias: Any,
-    cell: Any,
-    gates: Any,
-    next_cell: Any,
-    hidden: Any,
-    hidden_stride: Any,
-    B: Any,
+    raw,
+    bias,
+    cell,
+    gates,
+    next_cell,
+    hidden,
+    hidden_stride,
+    B,
     H: tl.constexpr,
     BLOCK: tl.constexpr,
-) -> None:
+):
     """From the products of i, f, o and −2 g to their σ, the next cell and hidden state."""
     row, h = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside, at, own = h < H, row * 4 * H + h, row // B * 4 * H + h
@@ -46,23 +44,23 @@ def lstm_step(
     tl.store(hidden + row * hidden_stride + h, o * (1 - 2 * sigmoid(-2 * c)), inside)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def lstm_step_back(
-    above: Any,
-    above_stride: Any,
-    kept: Any,
-    own: Any,
-    own_stride: Any,
-    gates: Any,
-    cell: Any,
-    next_cell: Any,
-    dcell: Any,
-    dgates: Any,
-    B: Any,
+    above,
+    above_stride,
+    kept,
+    own,
+    own_stride,
+    gates,
+    cell,
+    next_cell,
+    dcell,
+    dgates,
+    B,
     H: tl.constexpr,
     BLOCK: tl.constexpr,
     DROPS: tl.constexpr,
-) -> None:
+):
     """From the gradient of the hidden state, above · kept + own, to those of the products.
 
     dcell: of the next cell state, which becomes that of the last one.
@@ -85,18 +83,18 @@ def lstm_step_back(
     tl.store(dgates + at + 3 * H, dc * i * g * (1 - g), inside)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def widen_uint8(
-    cubes: Any,
-    frame_stride: Any,
-    place_stride: Any,
-    channel_stride: Any,
-    roots: Any,
-    wide: Any,
-    L: Any,
+    cubes,
+    frame_stride,
+    place_stride,
+    channel_stride,
+    roots,
+    wide,
+    L,
     C: tl.constexpr,
     BLOCK: tl.constexpr,
-) -> None:
+):
     """(q r)² of the features q of a location, (C,), uint8, and a number r for each location."""
     row, c = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     inside, start = c < C, row // L * frame_stride + row % L * place_stride
