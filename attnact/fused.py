@@ -78,10 +78,46 @@ def lstm_step_back(
         )
 
 
+def glimpse(maps: Tensor, x: Tensor, kept: Tensor | None, out: Tensor) -> None:
+    """Σ_l maps_l x_l, less what is dropped, written to `out`, (M, B, C) of any float (eq. 5).
+
+    maps: (M, B, L), float32. x: the features of a frame of each clip, (B, L, C), of any float.
+    kept: what of the glimpse is not dropped, (B, C).
+    """
+    (M, B, L), C, block = maps.shape, x.shape[2], 64
+    out, stride = _rows(out, copies=False)
+    sizes = {"M": M, "L": L, "C": C, "PLACES": _power_of_two(L), "BLOCK": block}
+    with _on(x.device):
+        _kernels().glimpse[B, -(-C // block)](
+            *(maps.contiguous(), *_places(x), maps if kept is None else kept, out, stride, B),
+            **sizes,
+            DROPS=kept is not None,
+        )
+
+
+def glimpse_back(above: Tensor, kept: Tensor | None, x: Tensor, dmaps: Tensor) -> Tensor:
+    """From the gradient (M, B, C) of what `glimpse` wrote to that of its maps; and dmaps with it.
+
+    dmaps: the rest of the maps' gradient, (M, B, L), float32.
+    """
+    (M, B, L), places = dmaps.shape, 16  # that a program works on
+    (above, above_stride), (dmaps, dmaps_stride) = _rows(above), _rows(dmaps)
+    out = torch.empty(M, B, L, device=x.device)
+    sizes = {"M": M, "L": L, "C": x.shape[2], "PLACES": places, "BLOCK": BLOCK}
+    with _on(x.device):
+        _kernels().glimpse_back[B, -(-L // places)](
+            *(above, above_stride, above if kept is None else kept),
+            *(*_places(x), dmaps, dmaps_stride, out, B),
+            **sizes,
+            DROPS=kept is not None,
+        )
+    return out
+
+
 def widen_uint8(cubes: Tensor, roots: Tensor, wide: Tensor) -> Tensor:
     """(q r)² for the features q (n, L, C), uint8, and r (n, L), written to `wide`, of any float."""
     n, L, C = cubes.shape
-    block = 1 << (C - 1).bit_length()
+    block = _power_of_two(C)
     with _on(cubes.device):
         _kernels().widen_uint8[(n * L,)](cubes, *cubes.stride(), roots, wide, L, C=C, BLOCK=block)
     return wide
@@ -96,11 +132,22 @@ def _on(device: torch.device) -> torch.cuda.device:
     return torch.cuda.device(device if device.type == "cuda" else -1)
 
 
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
+
+
+def _places(x: Tensor) -> tuple[Tensor, int, int]:
+    """Features (B, L, C) whose channels lie beside each other, and the strides of the rest."""
+    x = x if x.stride(2) == 1 else x.contiguous()
+    return x, x.stride(0), x.stride(1)
+
+
 def _rows(values: Tensor, copies: bool = True) -> tuple[Tensor, int]:
     """Values (M, B, H) whose M · B rows are as far apart as the number says."""
     M, B, _ = values.shape
-    even = values.stride(2) == 1 and (M == 1 or values.stride(0) == B * values.stride(1))
-    if not even and not copies:
-        raise ValueError("rows that are not evenly apart")
-    values = values if even else values.contiguous()
-    return values, values.stride(1)
+    even = M == 1 or B == 1 or values.stride(0) == B * values.stride(1)
+    if not even or values.stride(2) != 1:
+        if not copies:
+            raise ValueError("rows that are not evenly apart")
+        values = values.contiguous()
+    return values, values.stride(1 if B > 1 else 0)

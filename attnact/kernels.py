@@ -84,6 +84,75 @@ def lstm_step_back(
 
 
 @triton.jit
+def glimpse(
+    maps,
+    x,
+    clip_stride,
+    place_stride,
+    kept,
+    out,
+    out_stride,
+    B,
+    M: tl.constexpr,
+    L: tl.constexpr,
+    C: tl.constexpr,
+    PLACES: tl.constexpr,
+    BLOCK: tl.constexpr,
+    DROPS: tl.constexpr,
+):
+    """Σ_l maps_l x_l of the features x (B, L, C) of a frame, less what is dropped (eq. 5)."""
+    b, c = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    place, inside = tl.arange(0, PLACES), c < C
+    there = (place < L)[:, None] & inside[None, :]
+    at = b * clip_stride + place[:, None] * place_stride + c[None, :]
+    features = tl.load(x + at, there, 0).to(tl.float32)
+    for m in tl.static_range(M):  # read once for all models
+        row = m * B + b
+        looks = tl.load(maps + row * L + place, place < L, 0)
+        made = tl.sum(looks[:, None] * features, axis=0)
+        if DROPS:
+            made *= tl.load(kept + b * C + c, inside, 0).to(tl.float32)
+        tl.store(out + row * out_stride + c, made, inside)
+
+
+@triton.jit
+def glimpse_back(
+    above,
+    above_stride,
+    kept,
+    x,
+    clip_stride,
+    place_stride,
+    dmaps,
+    dmaps_stride,
+    out,
+    B,
+    M: tl.constexpr,
+    L: tl.constexpr,
+    C: tl.constexpr,
+    PLACES: tl.constexpr,
+    BLOCK: tl.constexpr,
+    DROPS: tl.constexpr,
+):
+    """From the gradient of the glimpse after dropout to that of the maps, and dmaps with it."""
+    b, place = tl.program_id(0).to(tl.int64), tl.program_id(1) * PLACES + tl.arange(0, PLACES)
+    start = x + b * clip_stride + place[:, None] * place_stride
+    for m in tl.static_range(M):
+        row = m * B + b
+        products = tl.zeros((PLACES, BLOCK), tl.float32)
+        for first in range(0, C, BLOCK):
+            c = first + tl.arange(0, BLOCK)
+            there = (place < L)[:, None] & (c < C)[None, :]
+            features = tl.load(start + c[None, :], there, 0).to(tl.float32)
+            dmade = tl.load(above + row * above_stride + c, c < C, 0).to(tl.float32)
+            if DROPS:
+                dmade *= tl.load(kept + b * C + c, c < C, 0).to(tl.float32)
+            products += dmade[None, :] * features
+        rest = tl.load(dmaps + row * dmaps_stride + place, place < L, 0)
+        tl.store(out + row * L + place, rest + tl.sum(products, axis=1), place < L)
+
+
+@triton.jit
 def widen_uint8(
     cubes,
     frame_stride,

@@ -22,6 +22,16 @@ def at(kept: Sequence[Kept], t: int) -> Kept:
     return kept[t % len(kept)]
 
 
+def drop(values: Tensor, kept: Tensor | None, out: Tensor) -> None:
+    """The values, some of which are dropped."""
+    if kept is not None and values.dtype == out.dtype:
+        torch.mul(values, kept, out=out)
+    else:
+        out.copy_(values)
+        if kept is not None:
+            out.mul_(kept)
+
+
 class Layer:
     """To learn, it keeps all T steps; else the last, and the steps take turns in what a processor's
     cache holds. A tanh is made and kept as σ(−2x), in a sixth of the time: tanh x = 1 − 2σ(−2x).

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from attnact.attention import LooksMaker
-from attnact.lstm import at, layer_class
+from attnact.fused import fuses, glimpse, glimpse_back
+from attnact.lstm import at, drop, layer_class
 from attnact.products import product_type
 from attnact.windows import Windows
 
@@ -76,16 +77,17 @@ class _Recurrence(torch.autograd.Function):
             new_layer(dtype, T if learns else 1, weight, bias, *state)
             for weight, bias, *state in zip(weights[::2], weights[1::2], hidden, cell, strict=True)
         ]
-        ctx.X = [frames.unbind(1) for frames in clips.over(clips.frames)]
         ctx.keep = [None if kept is None else kept.unbind() for kept in keep]
         _, M, B, H = hidden.shape
         tops, maps = hidden.new_empty(T, M, B, H), hidden.new_empty(T, M, B, clips.frames.shape[1])
-        top = ctx.layers[-1]
+        ctx.glimpses, top = _Glimpses(clips, maps), ctx.layers[-1]
         for t, (seen, state) in enumerate(zip(maps.unbind(), tops.unbind(), strict=True)):
             seen.copy_(ctx.looks.look(t, at(top.hidden, t)))
-            below = _times(seen, [x[t] for x in ctx.X])  # the glimpse
-            for layer, kept in zip(ctx.layers, ctx.keep, strict=True):
-                _drop(below, kept and kept[t], at(layer.inputs, t))
+            kept = [kept and kept[t] for kept in ctx.keep]
+            ctx.glimpses.see(t, seen, kept[0], at(ctx.layers[0].inputs, t))
+            below = ctx.layers[0].step(t)
+            for layer, drops in zip(ctx.layers[1:], kept[1:], strict=True):
+                drop(below, drops, at(layer.inputs, t))
                 below = layer.step(t)
             state.copy_(below)
         ctx.save_for_backward(maps)
@@ -95,7 +97,7 @@ class _Recurrence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dtops: Tensor, dmaps: Tensor) -> tuple[Any, ...]:
         (maps,) = ctx.saved_tensors
-        X, keep, layers, looks = ctx.X, ctx.keep, ctx.layers, ctx.looks
+        keep, layers, looks = ctx.keep, ctx.layers, ctx.looks
         top = layers[-1]
         for part in (looks, *layers):
             part.start_back()
@@ -103,9 +105,8 @@ class _Recurrence(torch.autograd.Function):
             below, kept = dtops[t], None  # the gradient of what was made of a layer, and dropped
             for layer, drops in zip(reversed(layers), reversed(keep), strict=True):
                 below, kept = layer.step_back(t, below, kept), drops and drops[t]
-            dglimpse = below if kept is None else below * kept
-            dmap = _times(dglimpse, [x[t].mT for x in X])
-            top.dhidden = top.dhidden + looks.back(t, top.hidden[t], maps[t], dmap + dmaps[t])
+            dmap = ctx.glimpses.back(t, below, kept, dmaps[t])
+            top.dhidden = top.dhidden + looks.back(t, top.hidden[t], maps[t], dmap)
         weights = [tensor for layer in layers for tensor in layer.gradients()]
         dhidden = torch.stack([layer.dhidden.to(maps.dtype) for layer in layers])
         dcell = torch.stack([layer.dcell for layer in layers])
@@ -113,22 +114,36 @@ class _Recurrence(torch.autograd.Function):
         return None, None, None, None, None, dhidden, dcell, None, *weights, *attention
 
 
-def _drop(values: Tensor, kept: Tensor | None, out: Tensor) -> None:
-    """The values, some of which are dropped."""
-    if kept is not None and values.dtype == out.dtype:
-        torch.mul(values, kept, out=out)
-    else:
-        out.copy_(values)
-        if kept is not None:
-            out.mul_(kept)
+class _Glimpses:
+    """What is seen of each frame, Σ_l maps_l X_l (eq. 5), and the way back to the maps.
 
-
-def _times(rows: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    """The rows (M, B, K) times each clip's matrix (K, N), of which every part has some: (M, B, N).
-
-    A clip's matrix is read once for the rows of all models.
+    A GPU has a kernel of its own for either, with the dropout after it.
     """
-    some = torch.split(rows.to(parts[0].dtype).transpose(0, 1), [len(part) for part in parts])
-    products = [torch.bmm(row, part) for row, part in zip(some, parts, strict=True)]
-    whole = torch.cat(products) if len(products) > 1 else products[0]
-    return whole.transpose(0, 1)
+
+    def __init__(self, clips: Windows, maps: Tensor) -> None:
+        self.X = [frames.unbind(1) for frames in clips.over(clips.frames)]
+        self.fused = len(self.X) == 1 and maps.dtype == torch.float32 and fuses(maps.device)
+
+    def see(self, t: int, maps: Tensor, kept: Tensor | None, out: Tensor) -> None:
+        """Writes the glimpses of frame t, (M, B, C), less what is dropped."""
+        if self.fused:
+            glimpse(maps, self.X[0][t], kept, out)
+        else:
+            drop(self._times(maps, [x[t] for x in self.X]), kept, out)
+
+    def back(self, t: int, above: Tensor, kept: Tensor | None, dmaps: Tensor) -> Tensor:
+        """From the gradient of what `see` wrote to that of the maps, of which dmaps is a part."""
+        if self.fused:
+            return glimpse_back(above, kept, self.X[0][t], dmaps)
+        dglimpses = above if kept is None else above * kept
+        return self._times(dglimpses, [x[t].mT for x in self.X]) + dmaps
+
+    def _times(self, rows: Tensor, parts: Sequence[Tensor]) -> Tensor:
+        """The rows (M, B, K) times each clip's matrix (K, N), of which every part has some.
+
+        A clip's matrix is read once for the rows of all models, (M, B, N).
+        """
+        some = torch.split(rows.to(parts[0].dtype).transpose(0, 1), [len(part) for part in parts])
+        products = [torch.bmm(row, part) for row, part in zip(some, parts, strict=True)]
+        whole = torch.cat(products) if len(products) > 1 else products[0]
+        return whole.transpose(0, 1)

@@ -1,5 +1,6 @@
 """Fixtures that more than one test module needs."""
 
+import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import torch
 from made_released import TEST, TRAIN
 from made_report import make_report
 
@@ -17,6 +19,11 @@ from attnact.vocabulary import Compression, Split
 
 # What is started in the background, as CI may be, ignores Ctrl-C, and so would what tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+if (
+    not torch.cuda.is_available()
+):  # what Triton makes for a GPU is interpreted; read as it is imported
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """A GPU's kernels: on one where there is one, else as Triton's interpreter runs them on a CPU."""
 
+import os
+import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ from plain_recurrence import plain_recurrence
 from test_recurrence import SHAPES, dropped, make, run, slopes, used
 from torch import Tensor
 
-from attnact import fused, lstm
-from attnact.fused import fuses, lstm_step, lstm_step_back, widen_uint8
+from attnact import fused, lstm, recurrence
+from attnact.fused import fuses, glimpse, glimpse_back, lstm_step, lstm_step_back, widen_uint8
 from attnact.model import AttentionLSTM, ModelConfig
 from attnact.stacked import StackedLSTMs
 
@@ -21,21 +22,11 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 FLOATS = [torch.float32, torch.bfloat16]
 
 
-@pytest.fixture(autouse=True)
-def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Without a GPU, those of an interpreter, which is chosen when they are read."""
-    if DEVICE == CPU:
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
-        monkeypatch.delitem(sys.modules, "attnact.kernels", raising=False)
-    yield
-    if DEVICE == CPU:
-        sys.modules.pop("attnact.kernels", None)
-
-
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU's layers are fused, too."""
-    monkeypatch.setattr(lstm, "fuses", lambda device: True)
+    """A CPU has them, too."""
+    for module in (lstm, recurrence):
+        monkeypatch.setattr(module, "fuses", lambda device: True)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -80,6 +71,33 @@ def test_a_step_and_its_gradients_are_those_of_autograd(M, B, H, dtype) -> None:
         rtol=1e-5 if dtype == torch.float32 else 0.01,
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("M", "B", "L", "C"), [(1, 3, 6, 7), (2, 2, 49, 300), (3, 1, 16, 64)])
+def test_a_glimpse_and_its_gradients_are_those_of_autograd(M, B, L, C, dtype) -> None:
+    """In float64, of a frame within clips of two, and of rows that lie within others."""
+    torch.manual_seed(0)
+    clips = torch.randn(B, 2, L, C).to(DEVICE, dtype)
+    maps = torch.rand(M, B, L, dtype=torch.float64, requires_grad=True)
+    kept = 2.0 * torch.randint(0, 2, (B, C), dtype=torch.float64)
+    exact = torch.einsum("mbl,blc->mbc", maps, clips[:, 1].double().cpu())
+    for drops in (None, kept):
+        out = torch.zeros(M, B, C + 3, dtype=dtype, device=DEVICE)
+        there = None if drops is None else drops.to(DEVICE, dtype)
+        glimpse(maps.detach().float().to(DEVICE), clips[:, 1], there, out[..., :C])
+        expected = exact if drops is None else exact * drops
+        close = (
+            {"rtol": 0.01, "atol": 0.01} if dtype == torch.bfloat16 else {"rtol": 0, "atol": 1e-4}
+        )
+        torch.testing.assert_close(out[..., :C].double().cpu(), expected.detach(), **close)
+        assert not out[..., C:].any()
+        above = torch.randn(B, M, C, device=DEVICE).to(dtype).transpose(0, 1)
+        dmaps = torch.randn(M, B, L, device=DEVICE)
+        (slope,) = torch.autograd.grad(expected, maps, above.double().cpu(), retain_graph=True)
+        found = glimpse_back(above, there, clips[:, 1], dmaps)
+        close = {"rtol": 1e-5, "atol": 1e-4}
+        torch.testing.assert_close(found.double().cpu(), slope + dmaps.double().cpu(), **close)
 
 
 @pytest.mark.parametrize("dropout", [False, True])
@@ -129,7 +147,8 @@ def test_bfloat16_products_come_as_close_as_in_other_layers(
     keep = [None if it is None else it.to(DEVICE, torch.bfloat16) for it in dropped(SHAPES[1])]
     found = []
     for there in (False, True):
-        monkeypatch.setattr(lstm, "fuses", lambda device, there=there: there)
+        for module in (lstm, recurrence):
+            monkeypatch.setattr(module, "fuses", lambda device, there=there: there)
         with torch.autocast(DEVICE.type, torch.bfloat16):
             tops, maps = run(model, X, keep)
         assert tops.dtype == maps.dtype == torch.float32
@@ -162,6 +181,41 @@ def test_uint8_is_widened_and_rounded_once(order: str, dtype: torch.dtype) -> No
     torch.testing.assert_close(wide.double().cpu(), exact, **close)
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_a_gpu_can_be_given_them(dtype: str) -> None:
+    """They are compiled for one, which needs none; in a process where they are not interpreted."""
+    environment = {name: it for name, it in os.environ.items() if name != "TRITON_INTERPRET"}
+    subprocess.run([sys.executable, "-c", COMPILE, dtype], env=environment, check=True)
+
+
+COMPILE = """
+import sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from attnact import kernels
+
+STATES = ("above", "hidden", "kept", "own", "raw", "dgates", "x", "wide")  # of the products' type
+SIZES = {"B": "i32", "L": "i32", "cubes": "*u8"}
+
+for name, sizes in (
+    ("lstm_step", {"H": 512, "BLOCK": 256}),
+    ("lstm_step_back", {"H": 512, "BLOCK": 256, "DROPS": True}),
+    ("glimpse", {"M": 2, "L": 49, "C": 1024, "PLACES": 64, "BLOCK": 64, "DROPS": True}),
+    ("glimpse_back", {"M": 2, "L": 49, "C": 1024, "PLACES": 16, "BLOCK": 256, "DROPS": True}),
+    ("widen_uint8", {"C": 1024, "BLOCK": 1024}),
+):
+    kernel = getattr(kernels, name)
+    kinds = {
+        it: "constexpr" if it in sizes else "i32" if it.endswith("_stride")
+        else SIZES.get(it, "*" + (sys.argv[1] if it in STATES else "fp32"))
+        for it in kernel.arg_names
+    }
+    source = ASTSource(kernel, signature=kinds, constexprs=sizes)
+    assert triton.compile(source, target=GPUTarget("cuda", 80, 32)).asm["cubin"]
+"""
+
+
 def test_other_devices_have_no_kernels() -> None:
     assert not fuses(CPU)
     assert not fuses(torch.device("mps"))
@@ -171,7 +225,7 @@ def test_a_gpu_without_a_compiler_says_so_once_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(name: str) -> Any:
-        raise RuntimeError("Failed to find C compiler.\nPlease specify it")
+        raise RuntimeError("at 2:9:\nno C compiler\n")
 
     monkeypatch.setattr(fused, "import_module", fail)
     monkeypatch.setattr(fused.torch, "ones", lambda *size, **rest: torch.zeros(size))
@@ -181,6 +235,5 @@ def test_a_gpu_without_a_compiler_says_so_once_and_goes_on(
     assert not fuses(torch.device("cuda"))
     fuses.cache_clear()
     assert capsys.readouterr().err == (
-        "cuda: Triton does not work here (Failed to find C compiler.): "
-        "training takes up to twice as long\n"
+        "cuda: Triton does not work here (no C compiler): training takes up to twice as long\n"
     )
