@@ -3,7 +3,7 @@
     hmdb51.h5               the tables, and `features`: a virtual data set over the shards
     hmdb51.shards/00000.h5  the feature cubes of some videos, written whole or not at all
 
-One file to open, many files to write; `feature_writer` writes them.
+One file to open, many files to write; `feature_index` and `feature_writer` write them.
 """
 
 import zlib

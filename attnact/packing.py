@@ -36,12 +36,14 @@ class Packed(NamedTuple):
     first: the frame of the shard that it begins with.
     cubes: (n, 1024, 7, 7), as they lie in the file; the last chunk may have less than `FRAMES`.
     scales: (n, 7, 7) where the cubes are uint8, else None.
+    checksums: CRC-32 of each frame's cube, as it lies in the file.
     content: the chunk's bytes in the file; None where HDF5 has to compress it.
     """
 
     first: int
     cubes: Array
     scales: Scales | None
+    checksums: list[int]
     content: Array | bytes | None
 
 
@@ -144,7 +146,24 @@ def pack(
     whole[len(turned) :] = 0
     compress = COMPRESS.get(compression)
     content = None if compress is None else compress(whole)
-    return Packed(first, whole[: len(turned)], stored.scales, content)
+    in_file = whole[: len(turned)]
+    checksums = [zlib.crc32(cube.data) for cube in in_file]
+    return Packed(first, in_file, stored.scales, checksums, content)
+
+
+def join(checksum: int, following: int, size: int) -> int:
+    """CRC-32 of some bytes and of the `size` bytes that follow them, from that of each alone."""
+    for bit, effect in enumerate(_effects(size)):
+        if checksum >> bit & 1:
+            following ^= effect
+    return following
+
+
+@cache
+def _effects(size: int) -> list[int]:
+    """What each bit of a CRC-32 changes in that of `size` bytes more: each by itself, by xor."""
+    zeros = bytes(size)
+    return [zlib.crc32(zeros, 1 << bit) ^ zlib.crc32(zeros) for bit in range(32)]
 
 
 @cache

@@ -3,6 +3,8 @@
 decoder process ─ reader thread ─┐
 decoder process ─ reader thread ─┼─ batches ─ network (this thread) ─ writer thread ─ shards
 decoder process ─ reader thread ─┘
+
+The writer thread has the features packed by all cores.
 """
 
 import os

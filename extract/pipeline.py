@@ -20,7 +20,7 @@ from attnact.extract.making import Report, make_job, make_shards
 from attnact.extract.plan import Plan, Settings, check_same, divide, keep_plan, read_plan
 from attnact.extract.resize import FRAME_SIDE
 from attnact.extract.runtime import FRAMES_AT_ONCE
-from attnact.feature_writer import Listing, write_index
+from attnact.feature_index import Listing, write_index
 from attnact.features import FeatureCache
 from attnact.files import check_disk
 from attnact.progress import progress

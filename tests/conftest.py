@@ -13,7 +13,8 @@ import torch
 from made_released import TEST, TRAIN
 from made_report import make_report
 
-from attnact.feature_writer import Listing, ShardWriter, write_index
+from attnact.feature_index import Listing, write_index
+from attnact.feature_writer import ShardWriter
 from attnact.features import CUBE, Cubes, FeatureCache, VideoRow, shard_path
 from attnact.vocabulary import Compression, Split
 

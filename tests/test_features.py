@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from attnact.compact import to_float, to_uint8
 from attnact.errors import CacheError
-from attnact.feature_writer import Listing, ShardWriter, write_index
+from attnact.feature_index import Listing, write_index
+from attnact.feature_writer import ShardWriter
 from attnact.features import (
     CUBE,
     SCHEMA,

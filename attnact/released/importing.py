@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from attnact.errors import CacheError
-from attnact.feature_writer import Listing, ShardWriter, write_index
+from attnact.feature_index import Listing, write_index
+from attnact.feature_writer import ShardWriter
 from attnact.features import DAMAGE, Cubes, FeatureCache, VideoRow, shard_path
 from attnact.files import check_disk, full_disk_told, write_text
 from attnact.progress import Advance, progress

@@ -23,7 +23,8 @@ from attnact.compact import Cubes
 from attnact.extract.backbone import load_backbone
 from attnact.extract.resize import resize
 from attnact.extract.video import read_frames
-from attnact.feature_writer import Listing, ShardWriter, write_index
+from attnact.feature_index import Listing, write_index
+from attnact.feature_writer import ShardWriter
 from attnact.features import FeatureCache, VideoRow, shard_path
 from attnact.train.clips import Clips, cut_clips
 from attnact.train.config import CLIP_FRAMES
@@ -57,7 +58,8 @@ def rows(quick: bool) -> Iterator[Row]:
                     "196 KiB as the released code's float32",
                     note=origin,
                 )
-                yield Row(f"write, {what}", per(taken, cache.frames), note="one thread")
+                note = "compressed by one thread" if compression == "lz4" else ""
+                yield Row(f"write, {what}", per(taken, cache.frames), note=note)
                 yield reading(cache, what, runs)
             yield gathering(cache, dtype, runs)
         yield from disk(Path(folder, "disk"), sizes[DTYPES[0], COMPRESSIONS[0]], runs)

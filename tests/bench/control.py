@@ -25,7 +25,8 @@ import numpy.typing as npt
 import torch
 
 from attnact.checkpoint import load_checkpoint
-from attnact.feature_writer import Listing, ShardWriter, write_index
+from attnact.feature_index import Listing, write_index
+from attnact.feature_writer import ShardWriter
 from attnact.features import CUBE, LOCATIONS, Cubes, VideoRow, shard_path
 from attnact.train.clips import scored_clips
 from attnact.train.evaluate import read_predictions

@@ -153,14 +153,13 @@ def _whole_rows(
 def binding(forward: float, writing: float, decoding: float, resizing: float) -> str:
     """Which part decides, from the frames a second of each alone.
 
-    On a CPU the network has all cores when it is alone; decoding and writing take one of them each,
+    On a CPU the network has all cores when it is alone, and so has writing; a decoder takes one:
     so there the times add up, and decoding is with the resizing. On a GPU the slowest decides, and
     the network and the resizing share the GPU.
     """
     cores = os.cpu_count() or 1
     if DEVICE.type == "cpu":
-        shares = {"network": 1 / forward, "decode": 1 / decoding / cores}
-        shares["write"] = 1 / writing / cores
+        shares = {"network": 1 / forward, "decode": 1 / decoding / cores, "write": 1 / writing}
         whole = sum(shares.values())
         told = ", ".join(f"{part} {share / whole:.0%}" for part, share in shares.items())
         return f"the cores are shared: {told}; {1 / whole:,.0f} frames/s at most"
@@ -230,7 +229,7 @@ def passed(backbone: Backbone, frames: torch.Tensor, runs: int) -> Figure:
 
 
 def written(cubes: Cubes, runs: int) -> Figure:
-    """Frames a second of features compressed and written by one thread."""
+    """Frames a second of features compressed by all cores and written."""
 
     def write() -> float:
         with tempfile.TemporaryDirectory() as folder:

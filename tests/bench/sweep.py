@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from attnact.feature_writer import Listing, ShardWriter, write_index
+from attnact.feature_index import Listing, write_index
+from attnact.feature_writer import ShardWriter
 from attnact.features import CUBE, FeatureCache, VideoRow, shard_path
 from attnact.progress import be_quiet
 from attnact.train.config import TrainConfig
