@@ -25,7 +25,7 @@ from attnact.errors import CacheError
 from attnact.vocabulary import Compression
 
 FRAMES = 4  # in a chunk: 392 KiB of float16
-LEVEL = 1  # of zstd and gzip; more takes longer than it saves
+LEVEL = 1  # of zstd and gzip, and what the filters of the data sets are told
 
 _thread = threading.local()  # has a compressor, which serves one thread at a time
 

@@ -1,7 +1,10 @@
 """Chunks against HDF5's own, checksums against zlib's; and that the threads are held in check."""
 
+import subprocess
+import sys
 import threading
 import zlib
+from pathlib import Path
 
 import h5py
 import hdf5plugin
@@ -128,6 +131,29 @@ def test_no_thread_works_on_what_was_given_up(tmp_path, gate):
     began, ended = gate.counts()
     assert began == ended <= cores()
     assert some.frames == 0
+
+
+FORKED = """
+import os, sys, numpy as np
+from pathlib import Path
+from attnact.packing import Packer
+
+def work() -> int:
+    some = Packer(Path("x.h5"), "float16", "zstd")
+    cubes = np.zeros((40, 7, 7, 1024), np.float16)
+    return len([*some.add(cubes), *some.finish()])
+
+assert work() == 10
+child = os.fork()
+if child == 0:
+    os._exit(work())
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10
+"""
+
+
+def test_a_fork_packs_with_threads_of_its_own():
+    command = [sys.executable, "-W", "ignore", "-c", FORKED]  # Python 3.12 warns of any such fork
+    subprocess.run(command, cwd=Path(__file__).parents[1], check=True, timeout=60)
 
 
 def test_a_chunk_that_was_not_written_is_given_again(tmp_path):
