@@ -180,11 +180,14 @@ class ShardWriter:
 
     def _check(self, packed: Packed) -> None:
         """Goes on with the checksums; a chunk may hold the frames of several videos."""
-        for frame, checksum in enumerate(packed.checksums, packed.first):
+        frame = packed.first
+        for frames, checksum in packed.checksums:
             if frame == self._checked:  # those before it were, with a video that was dropped
-                self._checksum = join(self._checksum, checksum, packed.cubes[0].nbytes)
-                self._checked += 1
+                size = frames * packed.cubes[0].nbytes
+                self._checksum = join(self._checksum, checksum, size)
+                self._checked += frames
                 self._keep_checksums()
+            frame += frames
 
     def _keep_checksums(self) -> None:
         """Of the videos of which every frame was checked."""

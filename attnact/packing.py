@@ -25,6 +25,7 @@ from attnact.errors import CacheError
 from attnact.vocabulary import Compression
 
 FRAMES = 4  # in a chunk: 392 KiB of float16
+AT_ONCE = 8  # chunks that a thread is given, for to start and to end a piece of work costs as well
 LEVEL = 1  # of zstd and gzip, and what the filters of the data sets are told
 
 _thread = threading.local()  # has a compressor, which serves one thread at a time
@@ -36,14 +37,15 @@ class Packed(NamedTuple):
     first: the frame of the shard that it begins with.
     cubes: (n, 1024, 7, 7), as they lie in the file; the last chunk may have less than `FRAMES`.
     scales: (n, 7, 7) where the cubes are uint8, else None.
-    checksums: CRC-32 of each frame's cube, as it lies in the file.
+    checksums: of each piece of it that was added at once, the frames, and the CRC-32 of their cubes
+        as they lie in the file.
     content: the chunk's bytes in the file; None where HDF5 has to compress it.
     """
 
     first: int
     cubes: Array
     scales: Scales | None
-    checksums: list[int]
+    checksums: list[tuple[int, int]]
     content: Array | bytes | None
 
 
@@ -54,7 +56,8 @@ class Packer:
         """Begins at the first frame; `path` is named in errors."""
         self._pack = partial(pack, path, np.dtype(dtype), compression)
         self._written = 0  # chunks
-        self._under_way: deque[Future[Packed]] = deque()  # the chunks after those
+        # The chunks after those, some at a time, and how many.
+        self._under_way: deque[tuple[Future[list[Packed]], int]] = deque()
         self._rest: list[Cubes] = []  # the frames after those, which fill no chunk yet
         self._start = 0  # of what `rewind` forgets
         self._rest_at_start: list[Cubes] = []
@@ -62,7 +65,7 @@ class Packer:
     @property
     def frames(self) -> int:
         """All frames so far."""
-        return (self._written + len(self._under_way)) * FRAMES + sum(map(len, self._rest))
+        return self._chunks * FRAMES + sum(map(len, self._rest))
 
     def mark(self) -> None:
         """Remembers where we are, for `rewind`."""
@@ -86,50 +89,56 @@ class Packer:
         Raises:
             CacheError: a feature of a chunk does not fit, or is not a number.
         """
-        done = 0
-        while done < len(cubes):
-            room = FRAMES - sum(map(len, self._rest))
-            part = cubes[done : done + room]
-            done += len(part)
-            whole = len(part) == room
-            self._rest.append(part if whole else part.copy())  # not all cubes for the sake of three
-            if whole:
-                self._begin()
-                yield from self._ready(2 * cores())  # so that no core waits while we write
+        while len(cubes):
+            rest = sum(map(len, self._rest))
+            whole = min(AT_ONCE, (rest + len(cubes)) // FRAMES)
+            if not whole:
+                self._rest.append(cubes.copy())  # not all cubes for the sake of three
+                return
+            self._rest.append(cubes[: whole * FRAMES - rest])
+            cubes = cubes[whole * FRAMES - rest :]
+            self._begin(whole)
+            yield from self._ready(most_under_way())
 
     def finish(self) -> Iterator[Packed]:
         """Gives what is left to write; the last chunk may be filled up with zeros."""
         if self._rest:
-            self._begin()
+            self._begin(1)
         yield from self._ready(0)
 
     def stop(self) -> None:
         """Gives up; no thread works on it any more."""
         self._forget(0)
 
-    def _begin(self) -> None:
-        first = (self._written + len(self._under_way)) * FRAMES
-        self._under_way.append(_pool().submit(self._pack, first, self._rest))
+    @property
+    def _chunks(self) -> int:
+        return self._written + sum(count for _, count in self._under_way)
+
+    def _begin(self, count: int) -> None:
+        work = _pool().submit(self._pack, self._chunks * FRAMES, self._rest)
+        self._under_way.append((work, count))
         self._rest = []
 
     def _ready(self, most: int) -> Iterator[Packed]:
-        """What is packed, and the oldest until at most so many chunks are under way."""
-        while self._under_way and (len(self._under_way) > most or self._under_way[0].done()):
-            yield self._under_way[0].result()
+        """What is packed, and the oldest until at most so many pieces of work are under way."""
+        while self._under_way and (len(self._under_way) > most or self._under_way[0][0].done()):
+            packed, count = self._under_way[0][0].result(), self._under_way[0][1]
+            yield from packed
             self._under_way.popleft()
-            self._written += 1
+            self._written += count
 
     def _forget(self, whole: int) -> None:
         """Does without the chunks under way but for those of the first `whole`."""
-        keep = max(0, whole - self._written)
-        dropped = [self._under_way.pop() for _ in range(len(self._under_way) - keep)]
+        dropped = []
+        while self._chunks > whole and self._under_way:  # what was begun later holds none of them
+            dropped.append(self._under_way.pop()[0])
         wait([it for it in dropped if not it.cancel()])
 
 
 def pack(
     path: Path, dtype: np.dtype[Any], compression: Compression, first: int, parts: Sequence[Cubes]
-) -> Packed:
-    """A chunk of the frames of all parts, (n, 7, 7, 1024) each.
+) -> list[Packed]:
+    """The chunks of the frames of all parts, (n, 7, 7, 1024) each.
 
     Raises:
         CacheError: a feature does not fit `dtype`, or is not a number.
@@ -139,6 +148,21 @@ def pack(
         raise CacheError(f"{path}: features overflow {cubes.dtype}; are the weights right?")
     if dtype == np.uint8 and _negative(cubes):
         raise CacheError(f"{path}: features below zero; uint8 has none, float16 has")
+    ends = np.cumsum([len(part) for part in parts[:-1]]).tolist()
+    return [
+        _chunk(dtype, compression, first + start, cubes[start : start + FRAMES], _cuts(start, ends))
+        for start in range(0, len(cubes), FRAMES)
+    ]
+
+
+def _cuts(start: int, ends: Sequence[int]) -> list[int]:
+    """Where the frames of a chunk that begins there were added apart, counted from its first."""
+    return [end - start for end in ends if start < end < start + FRAMES]
+
+
+def _chunk(
+    dtype: np.dtype[Any], compression: Compression, first: int, cubes: Cubes, cuts: Sequence[int]
+) -> Packed:
     stored = to_uint8(cubes) if dtype == np.uint8 else Stored(cubes, None)
     turned = np.moveaxis(stored.cubes, -1, 1)
     whole = np.empty((FRAMES, *turned.shape[1:]), dtype)
@@ -147,7 +171,7 @@ def pack(
     compress = COMPRESS.get(compression)
     content = None if compress is None else compress(whole)
     in_file = whole[: len(turned)]
-    checksums = [zlib.crc32(cube.data) for cube in in_file]
+    checksums = [(len(piece), zlib.crc32(piece.data)) for piece in np.split(in_file, cuts)]
     return Packed(first, in_file, stored.scales, checksums, content)
 
 
@@ -164,6 +188,11 @@ def _effects(size: int) -> list[int]:
     """What each bit of a CRC-32 changes in that of `size` bytes more: each by itself, by xor."""
     zeros = bytes(size)
     return [zlib.crc32(zeros, 1 << bit) ^ zlib.crc32(zeros) for bit in range(32)]
+
+
+def most_under_way() -> int:
+    """Pieces of work of one shard; others are packed at the same time."""
+    return max(2, cores() // 4)
 
 
 @cache
