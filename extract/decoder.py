@@ -18,7 +18,7 @@ from attnact.extract.shared import Places
 from attnact.extract.video import Frame, VideoInfo, decord_reads, probe, read_frames
 from attnact.vocabulary import Decoder
 
-BLOCK = 16  # frames sent at once, ...
+BLOCK = 32  # frames sent at once, ...
 BLOCK_BYTES = 8 << 20  # ... but for large ones, of which there are fewer
 READY = "ready"  # said by a child that has started
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # a decoder, which sees such memory, starts sooner without to
     import torch
 
 COUNT = 2  # while one process works on what is in one place, the other fills the next
+STEP = 8 << 20  # bytes by which a place grows: to pin memory anew for each larger video takes long
 
 
 class Places:
@@ -50,7 +51,7 @@ class Places:
 
     def _grow(self, place: int, size: int) -> mmap.mmap:
         self._forget(place)
-        file = self.files[place]
+        file, size = self.files[place], -(-size // STEP) * STEP
         try:
             if os.fstat(file).st_size < size:
                 os.ftruncate(file, size)

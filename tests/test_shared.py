@@ -2,6 +2,7 @@
 
 import gc
 import mmap
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,6 +13,13 @@ from attnact.extract import gpu
 from attnact.extract.shared import COUNT, Places
 
 GPU = torch.device("cuda", 1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_steps() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("attnact.extract.shared.STEP", 1000)
+        yield
 
 
 @given(st.lists(st.tuples(st.integers(0, COUNT - 1), st.integers(1, 20_000)), max_size=12))
@@ -63,6 +71,6 @@ def test_memory_is_pinned_for_a_gpu_while_it_is_used(
         assert len(pinned) == willing * sum(it is not None for it in places._maps)
     places.close()
     assert pinned == []
-    pins = [("pin", 100), ("pin", 300), ("pin", 5000)]
-    unpins = [("unpin", 100), ("unpin", 5000), ("unpin", 300)]
+    pins = [("pin", 1000), ("pin", 1000), ("pin", 5000)]
+    unpins = [("unpin", 1000), ("unpin", 5000), ("unpin", 1000)]
     assert told == ([*pins[:2], unpins[0], pins[2], *unpins[1:]] if willing else pins)
