@@ -4,13 +4,15 @@ decoder process ─ reader thread ─┐
 decoder process ─ reader thread ─┼─ batches ─ network (this thread) ─ writer thread ─ shards
 decoder process ─ reader thread ─┘
 
-The writer thread has the features packed by all cores.
+The writer thread has the features packed by all cores, and leaves a shard that is whole to others,
+which wait for the disk.
 """
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -28,6 +30,7 @@ from attnact.features import Cubes, VideoRow
 from attnact.files import full_disk_told
 
 UNDER_WAY = 3  # batches between the network's door and the disk, so that neither waits
+CLOSING = 2  # shards that wait for the disk while others are written
 
 Report = Callable[[int, int, int], None]  # more frames, more videos, more failures
 
@@ -74,27 +77,50 @@ def make_shards(backbone: Backbone, job: Job, shards: Sequence[int], report: Rep
         CacheError: a shard cannot be written.
     """
     readers = Readers(job, shards)
-    backlog: deque[Future[None]] = deque()
+    written: deque[Future[None]] = deque()
+    closed: deque[Future[Future[None]]] = deque()
+    closing = ThreadPoolExecutor(CLOSING, "closing")
     try:
-        with ThreadPoolExecutor(1, "writer") as writing:
+        with closing, ThreadPoolExecutor(1, "writer") as writing:
             for writer, batch in readers:
                 cubes = backbone.start(batch.frames)
-                backlog.append(writing.submit(_write, writer, batch, cubes))
-                if len(backlog) > UNDER_WAY:
-                    backlog.popleft().result()
+                written.append(writing.submit(_write, writer, batch, cubes))
+                if batch.last:
+                    closed.append(writing.submit(closing.submit, _close, writer))
+                _wait(written, closed, UNDER_WAY, CLOSING)
                 kinds = [type(event) for _, event in batch.events]
                 report(batch.filled, kinds.count(Ended), kinds.count(Failed))
-            for written in backlog:
-                written.result()
+            _wait(written, closed, 0, 0)
     finally:
         readers.close()
 
 
+def _wait(
+    written: deque[Future[None]], closed: deque[Future[Future[None]]], batches: int, shards: int
+) -> None:
+    """Until no more than so many are under way; raises what one of them raised."""
+    while len(written) > batches:
+        written.popleft().result()
+    while len(closed) > shards:
+        closed.popleft().result().result()
+
+
 def _write(writer: ShardWriter, batch: Batch, cubes: Callable[[], torch.Tensor]) -> None:
+    with _abandoned_if_failing(writer):
+        _write_batch(writer, batch, cubes().numpy())
+
+
+def _close(writer: ShardWriter) -> None:
+    if not writer.done:  # nor abandoned, which its batch has told
+        with _abandoned_if_failing(writer):
+            writer.close()
+
+
+@contextmanager
+def _abandoned_if_failing(writer: ShardWriter) -> Iterator[None]:
     try:
-        rows = cubes().numpy()
         with full_disk_told(writer.path):
-            _write_batch(writer, batch, rows)
+            yield
     except BaseException:
         writer.abandon()  # or a later batch would finish a shard that lacks this one
         raise
@@ -119,5 +145,3 @@ def _write_batch(writer: ShardWriter, batch: Batch, rows: Cubes) -> None:
                 decoder=event.decoder,
             )
             writer.end_video(row)
-    if batch.last:
-        writer.close()

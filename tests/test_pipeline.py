@@ -268,6 +268,7 @@ def test_a_helper_with_other_weights_is_refused(dataset, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("call", range(1, 7))
 def test_a_shard_that_could_not_be_written_whole_is_not_there(dataset, tmp_path, call):
+    """The first; of the next ones some may be whole before it is told."""
     calls = iter(range(1, 99))
 
     class Overflow(StandIn):
@@ -278,8 +279,9 @@ def test_a_shard_that_could_not_be_written_whole_is_not_there(dataset, tmp_path,
     extraction = replace(begin(dataset, cache), backbone=Overflow())
     with pytest.raises(CacheError, match="features overflow float16"):
         extract(extraction, ignore)
-    left = list(files(cache))
-    assert left == ["small.shards/plan.json"]
+    left = set(files(cache))
+    whole = {f"small.shards/{name}" for name in ("00001.h5", "00002.h5", "plan.json")}
+    assert "small.shards/plan.json" in left <= whole
 
 
 def test_a_disk_that_fills_up_is_told_in_one_line(dataset, tmp_path, monkeypatch):

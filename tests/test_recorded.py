@@ -9,7 +9,7 @@ import torch
 from attnact.errors import UnsupportedError, WeightsError
 from attnact.extract import recorded
 from attnact.extract.choosing import random_weights_path
-from attnact.extract.decoder import Ended, Failed
+from attnact.extract.decoder import BLOCK, Ended, Failed
 from attnact.extract.decoding import Frames
 from attnact.extract.recorded import read_videos, recorded_backbone
 
@@ -100,18 +100,18 @@ def test_what_is_not_recorded_or_not_the_same_is_refused(loaded, tmp_path: Path)
 def test_videos_one_after_the_other(make_clip, tmp_path: Path) -> None:
     """A broken one between two sound ones, of which the first is not read to its end."""
     paths = [tmp_path / name for name in ("a.avi", "broken.avi", "b.avi")]
-    make_clip(paths[0], frames=40)
+    make_clip(paths[0], frames=2 * BLOCK)
     paths[1].write_text("no video")
-    make_clip(paths[2], frames=20)
+    make_clip(paths[2], frames=BLOCK + 4)
     found = read_videos(paths, "pyav", "squash", 60, torch.device("cpu"))
     header, events = next(found)
-    assert (header.frame_rate, header.declared_frames) == (25, 40)
+    assert (header.frame_rate, header.declared_frames) == (25, 2 * BLOCK)
     assert isinstance(next(events), Frames)
     header, events = next(found)
     assert isinstance(header, Failed)
     assert [type(event) for event in events] == [Failed]
     header, events = next(found)
     *frames, last = events
-    assert [len(event.frames) for event in frames] == [16, 4]
+    assert [len(event.frames) for event in frames] == [BLOCK, 4]
     assert isinstance(last, Ended)
     assert next(found, None) is None
