@@ -1,6 +1,7 @@
 """The paper's training on HMDB-51, whole: on features of that size that were made up."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -49,18 +50,31 @@ def hmdb51(config: TrainConfig = CONFIG, videos: int = VIDEOS, part: int = 12) -
 
 
 def made_epoch(
-    config: TrainConfig, videos: int, frames: int, part: int = 1
+    config: TrainConfig,
+    videos: int,
+    frames: int,
+    part: int = 1,
+    penalties: Sequence[float] = (0.0,),
 ) -> Callable[[], object]:
-    """A part of an epoch at stride 1 on videos of so many frames each."""
+    """A part of an epoch at stride 1 on videos of so many frames each, of a run with each λ."""
     store = MadeStore(videos * frames)
-    shape = ModelConfig(CLASSES, hidden_size=config.hidden_size, lstm_layers=config.lstm_layers)
-    model = build_model(shape).to(DEVICE)
+    shape = ModelConfig(
+        CLASSES,
+        attention=config.attention,
+        hidden_size=config.hidden_size,
+        lstm_layers=config.lstm_layers,
+    )
     labels = torch.arange(videos, device=DEVICE) % CLASSES
     every = clips(videos, frames)
     some = every[np.arange(0, len(every), part)]
-    optimizer = new_optimizer(model, config)
-    whole = Pass(config, store, labels, model, ranks.parallel(model), optimizer, some, FINAL, 1)
-    return lambda: train_epoch([whole], lambda more, note: None)
+
+    def whole(config: TrainConfig) -> Pass:
+        model = build_model(shape).to(DEVICE)
+        module, optimizer = ranks.parallel(model), new_optimizer(model, config)
+        return Pass(config, store, labels, model, module, optimizer, some, FINAL, 1)
+
+    passes = [whole(replace(config, attention_penalty=penalty)) for penalty in penalties]
+    return lambda: train_epoch(passes, lambda more, note: None)
 
 
 def clips(videos: int, frames: int) -> Clips:
