@@ -26,6 +26,7 @@ from attnact.vocabulary import Compression
 
 FRAMES = 4  # in a chunk: 392 KiB of float16
 AT_ONCE = 8  # chunks that a thread is given, for to start and to end a piece of work costs as well
+UNDER_WAY = 8  # such pieces of one shard: more than a batch of several videos is divided into
 LEVEL = 1  # of zstd and gzip, and what the filters of the data sets are told
 
 _thread = threading.local()  # has a compressor, which serves one thread at a time
@@ -98,7 +99,7 @@ class Packer:
             self._rest.append(cubes[: whole * FRAMES - rest])
             cubes = cubes[whole * FRAMES - rest :]
             self._begin(whole)
-            yield from self._ready(most_under_way())
+            yield from self._ready(UNDER_WAY)
 
     def finish(self) -> Iterator[Packed]:
         """Gives what is left to write; the last chunk may be filled up with zeros."""
@@ -188,11 +189,6 @@ def _effects(size: int) -> list[int]:
     """What each bit of a CRC-32 changes in that of `size` bytes more: each by itself, by xor."""
     zeros = bytes(size)
     return [zlib.crc32(zeros, 1 << bit) ^ zlib.crc32(zeros) for bit in range(32)]
-
-
-def most_under_way() -> int:
-    """Pieces of work of one shard; others are packed at the same time."""
-    return max(2, cores() // 4)
 
 
 @cache

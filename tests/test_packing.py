@@ -1,5 +1,6 @@
 """Chunks against HDF5's own, checksums against zlib's; and that the threads are held in check."""
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from made_shards import cubes_of
 from attnact import packing
 from attnact.chunks import cores
 from attnact.errors import CacheError
-from attnact.packing import AT_ONCE, FRAMES, Packer, join, most_under_way, pack
+from attnact.packing import AT_ONCE, FRAMES, UNDER_WAY, Packer, join, pack
 
 FILTERS = {"none": {}, "gzip": {"compression": "gzip"}, "zstd": hdf5plugin.Zstd()}
 
@@ -117,16 +118,26 @@ def gate(monkeypatch):
 
 def test_little_is_under_way(tmp_path, gate):
     some = packer(tmp_path)
-    assert not list(some.add(cubes_of(0, most_under_way() * AT_ONCE * FRAMES)))
+    assert not list(some.add(cubes_of(0, UNDER_WAY * AT_ONCE * FRAMES)))
     threading.Timer(0.1, gate.set).start()
     (first, *_) = some.add(cubes_of(1, FRAMES))  # waits until the gate opens
     assert first.first == 0
     some.stop()
 
 
+def test_a_batch_of_several_videos_waits_for_nothing(tmp_path, gate):
+    """Of a shard whose last batch is packed: the network would wait, too."""
+    some, cubes = packer(tmp_path), cubes_of(0, 128)
+    for start, end in itertools.pairwise((0, 1, 40, 77, 128)):
+        assert not list(some.add(cubes[start:end]))
+        some.mark()
+    gate.set()
+    assert len(list(some.finish())) == 128 / FRAMES
+
+
 def test_no_thread_works_on_what_was_given_up(tmp_path, gate):
     some = packer(tmp_path)
-    list(some.add(cubes_of(0, most_under_way() * AT_ONCE * FRAMES)))
+    list(some.add(cubes_of(0, UNDER_WAY * AT_ONCE * FRAMES)))
     threading.Timer(0.1, gate.set).start()
     some.stop()
     began, ended = gate.counts()
