@@ -32,6 +32,7 @@ from tests.plain_recurrence import plain_recurrence
 CLASSES, T, L, C, H, LAYERS = 51, 30, 49, 1024, 512, 3
 FORMS: tuple[AttentionForm, ...] = ("location", "context")
 TYPES = (torch.float32, torch.bfloat16)
+UNIT = ("s", 1, 2) if DEVICE.type == "cpu" else ("ms", 1e-3, 1)
 
 
 class Work(NamedTuple):
@@ -76,10 +77,11 @@ def steps(form: AttentionForm, B: int, runs: int, threads: str) -> Iterator[Row]
         name = str(dtype).removeprefix("torch.")
         yield Row(
             f"training step, {form}, B {B}, 3×512, {name}, {threads}",
-            figure(ours).text("s", digits=2),
-            f"{figure(plain).text('s', digits=2)} for the plain float32 loop, "
+            figure(ours).text(*UNIT),
+            f"{figure(plain).text(*UNIT)} for the plain float32 loop, "
             f"{ratio(plain, ours).text('×', digits=2)}",
-            f"{bound:.2f} s; {figure(ours).median / bound:.2f} of it",
+            f"{Figure(bound, bound, bound).text(*UNIT).split()[0]} {UNIT[0]}; "
+            f"{figure(ours).median / bound:.2f} of it",
             f"products at {rate.text('GFLOP/s', 1e9)}",
         )
 
@@ -168,8 +170,12 @@ def scoring(form: AttentionForm, clips: int, runs: int) -> Row:
         speed.text("clips/s"),
         f"{peers.text('clips/s')} for the plain loop",
         f"{clips / bound:,.0f} clips/s; {clips / bound / speed.median:.2f} of its time",
-        f"100,000 clips, about what HMDB-51 tests on, in {1e5 / speed.median / 60:,.1f} minutes",
+        f"100,000 clips, about what HMDB-51 tests on, in {_lasting(1e5 / speed.median)}",
     )
+
+
+def _lasting(seconds: float) -> str:
+    return f"{seconds:.1f} seconds" if seconds < 60 else f"{seconds / 60:,.1f} minutes"
 
 
 def layer_operations(form: AttentionForm, clips: int) -> float:
