@@ -1,7 +1,6 @@
 """What a GPU and the host ask of each other while frames cross from one to the other.
 
-Several threads bring frames to a GPU beside the network. (No GPU was at hand: nothing of this ran
-on one.)
+Several threads bring frames to a GPU beside the network.
 """
 
 import mmap
