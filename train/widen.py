@@ -32,7 +32,7 @@ def widen(stored: Stored, wide: Tensor) -> Tensor:
     if scales is None:
         return wide.copy_(cubes)
     roots = scales.sqrt() / STEPS  # s (q / 255)² is (q √s / 255)²
-    if fuses(wide.device):
+    if wide.is_contiguous() and fuses(wide.device):
         return widen_uint8(cubes, roots, wide)
     roots = roots.unsqueeze(-1)
     if wide.dtype == torch.float32:
