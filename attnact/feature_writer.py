@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attnact import packing
-from attnact.features import CHANNELS, ROWS, Cubes, VideoRow, index_digest
+from attnact.features import CHANNELS, LOCATIONS, ROWS, Cubes, VideoRow, index_digest
 from attnact.files import lock_beside, part_beside, publish, unlock
 from attnact.interrupts import undisturbed
 from attnact.packing import Packed, Packer, join
@@ -168,7 +168,7 @@ class ShardWriter:
         self._packer.mark()
 
     def _write(self, packed: Packed) -> None:
-        frames = packed.first + len(packed.cubes)
+        frames = packed.first + packed.frames
         self._features.id.set_extent((frames, *CUBE_IN_FILE))  # `resize` takes 16 µs more
         if packed.content is None:
             self._features[packed.first :] = packed.cubes
@@ -183,7 +183,7 @@ class ShardWriter:
         frame = packed.first
         for frames, checksum in packed.checksums:
             if frame == self._checked:  # those before it were, with a video that was dropped
-                size = frames * packed.cubes[0].nbytes
+                size = frames * LOCATIONS * CHANNELS * self._dtype.itemsize
                 self._checksum = join(self._checksum, checksum, size)
                 self._checked += frames
                 self._keep_checksums()

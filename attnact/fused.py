@@ -24,7 +24,11 @@ def fuses(device: torch.device) -> bool:
         return False
     try:
         cubes = torch.ones(1, 1, 1, dtype=torch.uint8, device=device)
-        widen_uint8(cubes, torch.ones(1, 1, device=device), torch.empty(1, 1, 1, device=device))
+        for dtype in (torch.float32, torch.bfloat16):  # which old ones of both do not know
+            wide = torch.empty(1, 1, 1, dtype=dtype, device=device)
+            widen_uint8(cubes, torch.ones(1, 1, device=device), wide)
+    except torch.cuda.OutOfMemoryError:
+        raise
     except Exception as error:  # no Triton, no C compiler for it, a GPU that it does not know
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         note(f"{device}: Triton does not work here ({reason}): training takes up to twice as long")

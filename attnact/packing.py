@@ -36,18 +36,20 @@ class Packed(NamedTuple):
     """A chunk, ready to be written.
 
     first: the frame of the shard that it begins with.
-    cubes: (n, 1024, 7, 7), as they lie in the file; the last chunk may have less than `FRAMES`.
+    frames: how many; the last chunk may have less than `FRAMES`.
     scales: (n, 7, 7) where the cubes are uint8, else None.
     checksums: of each piece of it that was added at once, the frames, and the CRC-32 of their cubes
         as they lie in the file.
     content: the chunk's bytes in the file; None where HDF5 has to compress it.
+    cubes: (n, 1024, 7, 7), as they lie in the file; None where it has not.
     """
 
     first: int
-    cubes: Array
+    frames: int
     scales: Scales | None
     checksums: list[tuple[int, int]]
     content: Array | bytes | None
+    cubes: Array | None
 
 
 class Packer:
@@ -173,7 +175,8 @@ def _chunk(
     content = None if compress is None else compress(whole)
     in_file = whole[: len(turned)]
     checksums = [(len(piece), zlib.crc32(piece.data)) for piece in np.split(in_file, cuts)]
-    return Packed(first, in_file, stored.scales, checksums, content)
+    kept = in_file if content is None else None  # not for as long as the chunk waits
+    return Packed(first, len(in_file), stored.scales, checksums, content, kept)
 
 
 def join(checksum: int, following: int, size: int) -> int:

@@ -24,9 +24,14 @@ class Sink(io.RawIOBase):
         self._wanted = True
 
     def check(self) -> None:
-        """Raises what the first write that failed raised, if one did."""
+        """Raises what the first write that failed raised, if one did.
+
+        Raises ValueError after `give_up`, or half a file might be taken for a whole one.
+        """
         if self._failure is not None:
             raise self._failure
+        if not self._wanted:
+            raise ValueError("given up before it was whole")
 
     def give_up(self) -> None:
         """From here on nothing is written."""

@@ -110,9 +110,11 @@ def describe(extraction: Extraction, devices: int = 1) -> str:
     rate = forward_rate(extraction)
     left = timedelta(seconds=round(frames / rate / devices))
     each = f" on each of {devices} devices" if devices > 1 else ""
+    # A GPU may wait for those who decode and compress.
+    least = "at least " if backbone.device.type == "cuda" else ""
     lines.append(
         f"to make: {len(missing)} of {shards} shards, about {frames:,} frames, "
-        f"{job.plan.bytes_in(missing) / 2**30:.2f} GiB, {left} at {rate:,.0f} frames/s{each}"
+        f"{job.plan.bytes_in(missing) / 2**30:.2f} GiB, {least}{left} at {rate:,.0f} frames/s{each}"
     )
     return "\n".join(lines)
 

@@ -91,7 +91,7 @@ def test_chunks_come_in_their_order_whatever_the_pieces(tmp_path_factory, pieces
     assert some.frames == sum(pieces)
     made += list(some.finish())
     assert [it.first for it in made] == list(range(0, sum(pieces), FRAMES))
-    found = [cube for it in made for cube in it.cubes]
+    found = [cube for it in made for cube in it.content[: it.frames]]
     assert len(found) == len(cubes)
     for cube, one in zip(cubes, found, strict=True):
         np.testing.assert_array_equal(one, np.moveaxis(cube, -1, 0))

@@ -74,6 +74,13 @@ def test_the_network_runs_as_it_was_run(loaded, tmp_path: Path) -> None:
     assert loaded == [("googlenet", None, "cpu", None, 0, "openvino", "bfloat16")]
 
 
+def test_a_cpu_does_not_run_a_gpus_float16(loaded, tmp_path: Path) -> None:
+    made = {**PROVENANCE, "weights": "IMAGENET1K_V1", "runtime": "torch", "precision": "float16"}
+    for device in ("cuda:1", "cpu"):
+        recorded_backbone(made, tmp_path / "a.h5", None, device)
+    assert [call[-1] for call in loaded] == ["float16", "float32"]
+
+
 def test_a_machine_that_cannot_run_it_so_says_so(tmp_path: Path, monkeypatch) -> None:
     def load(*arguments: object) -> None:
         raise UnsupportedError("OpenVINO is missing")

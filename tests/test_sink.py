@@ -50,6 +50,7 @@ def test_the_first_failure_is_kept_and_the_rest_swallowed(sink: Sink, tmp_path: 
 def test_what_is_given_up_is_not_written(sink: Sink, tmp_path: Path) -> None:
     sink.give_up()
     assert sink.write(b"abc") == 3
-    sink.check()
+    with pytest.raises(ValueError, match="given up"):
+        sink.check()
     sink.close()
     assert (tmp_path / "x").read_bytes() == b""
