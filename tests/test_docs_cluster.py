@@ -33,7 +33,7 @@ def test_kinetics_is_reckoned_from_the_rates_on_the_page():
         "features, 16 such machines, if the shared folder keeps up with "
         f"{16 * whole * kib / 1024:.0f} MiB/s": f"{frames / whole / 16 / 3600:.1f} hours",
         "decoding alone": f"{frames / decode / 3600:.0f} core hours",
-        "compressing and writing alone": f"{frames / write / 3600:.1f} core hours",
+        "compressing and writing alone": f"{2 * frames / write / 3600:.1f} core hours",
         "an epoch of one clip a video, one machine of two cores": f"{epoch / 60:.0f} minutes",
         "features in memory, float16": f"{frames * 98 / 2**20:,.0f} GiB: trained from disk",
     }
