@@ -9,12 +9,6 @@ import triton.language as tl
 
 
 @triton.jit
-def sigmoid(x):
-    """σ(x)."""
-    return 1 / (1 + tl.exp(-x))
-
-
-@triton.jit
 def lstm_step(
     raw,
     bias,
@@ -34,14 +28,14 @@ def lstm_step(
     f = tl.load(raw + at + H, inside).to(tl.float32) + tl.load(bias + own + H, inside)
     o = tl.load(raw + at + 2 * H, inside).to(tl.float32) + tl.load(bias + own + 2 * H, inside)
     g = tl.load(raw + at + 3 * H, inside).to(tl.float32) + tl.load(bias + own + 3 * H, inside)
-    i, f, o, g = sigmoid(i), sigmoid(f), sigmoid(o), sigmoid(g)
+    i, f, o, g = tl.sigmoid(i), tl.sigmoid(f), tl.sigmoid(o), tl.sigmoid(g)
     tl.store(gates + at, i, inside)
     tl.store(gates + at + H, f, inside)
     tl.store(gates + at + 2 * H, o, inside)
     tl.store(gates + at + 3 * H, g, inside)
     c = f * tl.load(cell + row * H + h, inside) + i * (1 - 2 * g)
     tl.store(next_cell + row * H + h, c, inside)
-    tl.store(hidden + row * hidden_stride + h, o * (1 - 2 * sigmoid(-2 * c)), inside)
+    tl.store(hidden + row * hidden_stride + h, o * (1 - 2 * tl.sigmoid(-2 * c)), inside)
 
 
 @triton.jit
@@ -73,7 +67,7 @@ def lstm_step_back(
     dhidden += tl.load(own + row * own_stride + h, inside).to(tl.float32)
     i, f = tl.load(gates + at, inside), tl.load(gates + at + H, inside)
     o, g = tl.load(gates + at + 2 * H, inside), tl.load(gates + at + 3 * H, inside)
-    squashed = sigmoid(-2 * tl.load(next_cell + state, inside))
+    squashed = tl.sigmoid(-2 * tl.load(next_cell + state, inside))
     dc = tl.load(dcell + state, inside) + 4 * dhidden * o * squashed * (1 - squashed)
     tl.store(dcell + state, dc * f, inside)
     di, df = dc * (1 - 2 * g), dc * tl.load(cell + state, inside)

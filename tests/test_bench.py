@@ -64,7 +64,9 @@ def test_clips_of_any_length_are_drawn(tmp_path) -> None:
 @pytest.mark.parametrize("section", bench.SECTIONS)
 def test_every_section_has_its_rows_and_its_place(section: str) -> None:
     assert callable(import_module(f"tests.bench.{section}").rows)
-    assert f"<!-- bench: {section} -->\n" in bench.PAGE.read_text(encoding="utf-8")
+    page = bench.PAGE.read_text(encoding="utf-8")
+    for device in ("", " on a GPU"):
+        assert page.count(f"<!-- bench: {section}{device} -->\n") == 1
 
 
 def test_a_table_takes_its_place_and_leaves_the_rest(tmp_path, monkeypatch) -> None:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,6 +57,7 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 if DEVICE.type == "cuda":
     RUNTIMES, PRECISIONS = ("torch",), (*PRECISIONS, "float16")
 FASTEST = (RUNTIMES[-1], PRECISIONS[-1])  # goes the whole way, from files to a finished cache
+DECODERS = 1 if DEVICE.type == "cpu" else max(1, (os.cpu_count() or 1) - 1)  # of one device
 ENOUGH = 0 if DEVICE.type == "cpu" else 400  # clips; a GPU is done with sixty as soon as it began
 
 
@@ -89,7 +91,8 @@ def rows(quick: bool) -> Iterator[Row]:
         for precision, rate in products.items():
             yield Row(f"matrix product, {precision}", rate.text("GFLOP/s", 1e9))
         decoding = decoded(material, runs)
-        yield Row("decode and resize, one process", decoding.text("frames/s"))
+        processes = "one process" if DECODERS == 1 else f"{DECODERS} processes"
+        yield Row(f"decode and resize, {processes}", decoding.text("frames/s"))
         resizing = resized(runs)
         yield Row(f"resize 320×240, on {DEVICE}", resizing.text("frames/s"))
         runtimes = RUNTIMES[-1:] if quick else RUNTIMES
@@ -164,7 +167,7 @@ def binding(forward: float, writing: float, decoding: float, resizing: float) ->
         told = ", ".join(f"{part} {share / whole:.0%}" for part, share in shares.items())
         return f"the cores are shared: {told}; {1 / whole:,.0f} frames/s at most"
     on_gpu = 1 / (1 / forward + 1 / resizing)
-    rates = {"network and resize": on_gpu, "decode": decoding * max(1, cores - 1), "write": writing}
+    rates = {"network and resize": on_gpu, "decode": decoding, "write": writing}
     slowest = min(rates, key=lambda part: rates[part])
     return f"{slowest} binds at {rates[slowest]:,.0f} frames/s"
 
@@ -191,13 +194,15 @@ def flops(name: BackboneName) -> float:
 
 
 def decoded(material: Material, runs: int) -> Figure:
-    """Frames a second of one decoder process, up to the parent."""
+    """Frames a second of the decoder processes that a device has, up to the parent."""
+    parts = [material.clips[i : 20 * DECODERS : DECODERS] for i in range(DECODERS)]
 
-    def read() -> float:
-        events = decode(material.clips[:20], "pyav", "squash", 60, DEVICE)
+    def read(clips: list[Path]) -> int:
+        events = decode(clips, "pyav", "squash", 60, DEVICE)
         return sum(len(event.frames) for _, event in events if isinstance(event, Frames))
 
-    return rate(read, runs)
+    with ThreadPoolExecutor(DECODERS) as pool:
+        return rate(lambda: sum(pool.map(read, parts)), runs)
 
 
 def resized(runs: int) -> Figure:

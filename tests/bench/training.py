@@ -48,18 +48,18 @@ class Work(NamedTuple):
 
 def rows(quick: bool) -> Iterator[Row]:
     """Training steps, then scoring."""
-    threads = torch.get_num_threads()
+    threads, on_gpu = torch.get_num_threads(), DEVICE.type == "cuda"
     runs = 2 if quick else 5
-    on_gpu = DEVICE.type == "cuda"
+    counts = (threads,) if on_gpu else (1,) if quick else (1, threads)
     for form, B in (("location", 32 if quick else 128), ("context", 8 if quick else 32)):
-        for count in (1,) if quick or on_gpu else (1, threads):
-            torch.set_num_threads(threads if on_gpu else count)
+        for count in counts:
+            torch.set_num_threads(count)
             told = "on the GPU" if on_gpu else "1 thread" if count == 1 else f"{count} threads"
             yield from steps(form, B, runs, told)
             torch.set_num_threads(threads)
     for form in FORMS:
         yield scoring(form, 256 if quick else 8192 if on_gpu else 1024, runs)
-    yield hmdb51() if on_gpu else Row(NAME, "see below, on a GPU")
+    yield hmdb51() if on_gpu else Row(NAME, "not measured, for want of a GPU")
 
 
 def steps(form: AttentionForm, B: int, runs: int, threads: str) -> Iterator[Row]:
@@ -80,8 +80,7 @@ def steps(form: AttentionForm, B: int, runs: int, threads: str) -> Iterator[Row]
             figure(ours).text(*UNIT),
             f"{figure(plain).text(*UNIT)} for the plain float32 loop, "
             f"{ratio(plain, ours).text('×', digits=2)}",
-            f"{Figure(bound, bound, bound).text(*UNIT).split()[0]} {UNIT[0]}; "
-            f"{figure(ours).median / bound:.2f} of it",
+            f"{bound / UNIT[1]:.{UNIT[2]}f} {UNIT[0]}; {figure(ours).median / bound:.2f} of it",
             f"products at {rate.text('GFLOP/s', 1e9)}",
         )
 
