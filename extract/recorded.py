@@ -46,7 +46,7 @@ def recorded_backbone(
     precision: Any = provenance.get("precision", "float32")
     device = "cpu" if runtime == "openvino" else device
     if precision == "float16" and runtime == "torch" and torch.device(device).type == "cpu":
-        precision = "float32"  # made on a GPU; here as like as can be, and five times as fast
+        precision = "float32"  # made on a GPU; a CPU is several times as fast in it, and as right
     file = weights or _recorded_file(provenance, cache)
     try:
         backbone = load_backbone(name, file, device, None, 0, runtime, precision)
