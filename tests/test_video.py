@@ -4,6 +4,7 @@ No frame may be wrong, in any container that the data sets have or that people b
 """
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,16 @@ def test_frames_are_those_that_were_encoded(make_clip, tmp_path):
     assert len(frames) == 20
     for i, frame in enumerate(frames):  # the clip moves by 7 pixels a frame
         assert np.abs(np.roll(first, 7 * i, axis=1) - frame).mean() < 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="nothing here lists threads")
+@pytest.mark.parametrize("name", ["hmdb51.avi", "odd.mp4"])
+def test_decoders_start_no_threads(clips, name):
+    before = set(os.listdir("/proc/self/task"))
+    frames = read_frames(clips / name)
+    for _ in range(10):
+        next(frames)
+        assert set(os.listdir("/proc/self/task")) <= before
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - DECORD_IS_WRONG))
