@@ -86,8 +86,8 @@ class Packer:
     def add(self, cubes: Cubes) -> Iterator[Packed]:
         """Takes frames, (n, 7, 7, 1024), and gives chunks to write: all of them, sooner or later.
 
-        Threads may still read the cubes afterwards. A chunk that was given counts as written when
-        the next one is asked for.
+        It is faster where they lie channel by channel in memory. Threads may still read the cubes
+        afterwards. A chunk that was given counts as written when the next one is asked for.
 
         Raises:
             CacheError: a feature of a chunk does not fit, or is not a number.
@@ -96,7 +96,7 @@ class Packer:
             rest = sum(map(len, self._rest))
             whole = min(AT_ONCE, (rest + len(cubes)) // FRAMES)
             if not whole:
-                self._rest.append(cubes.copy())  # not all cubes for the sake of three
+                self._rest.append(cubes.copy("K"))  # not all cubes for the sake of three
                 return
             self._rest.append(cubes[: whole * FRAMES - rest])
             cubes = cubes[whole * FRAMES - rest :]

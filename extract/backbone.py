@@ -62,10 +62,10 @@ class Whole(nn.Module):
         self._network, self._prepare = network, prepare
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Run it: uint8 RGB (B, 224, 224, 3) → (B, 7, 7, 1024), in the type of its weights."""
+        """Run it: uint8 RGB (B, 224, 224, 3) → (B, 1024, 7, 7), in the type of its weights."""
         pixels = self._prepare(_pixels(frames)).to(next(self.parameters()).dtype)
         features: Tensor = self._network(pixels)
-        return features.permute(0, 2, 3, 1).contiguous()
+        return features.contiguous()
 
 
 class Backbone:
@@ -113,16 +113,17 @@ class Backbone:
         location row · 7 + column is [row, column]. Raises ValueError for anything but such frames.
         """
         _check(frames)
-        return self._runner.start(frames)().float().to(self.device)
+        return _cubes(self._runner.start(frames)()).float().to(self.device).contiguous()
 
     def start(self, frames: Tensor) -> Callable[[], Tensor]:
         """Begin to turn frames into feature cubes; what it returns waits for them when called.
 
-        The cubes are float16 on the CPU, as a cache holds them; else as in a call.
+        The cubes are float16 on the CPU and lie channel by channel, as in a cache; else as in a
+        call.
         """
         _check(frames)
         wait = self._runner.start(frames)
-        return lambda: wait().half()
+        return lambda: _cubes(wait().half())
 
     def save(self, path: Path) -> None:
         """Write the weights to a .safetensors file, for `load_backbone` to read again.
@@ -192,6 +193,10 @@ def _check(frames: Tensor) -> None:
 
 def _pixels(frames: Tensor) -> Tensor:
     return frames.permute(0, 3, 1, 2).float()
+
+
+def _cubes(features: Tensor) -> Tensor:
+    return features.permute(0, 2, 3, 1)
 
 
 def _random_note(path: Path) -> str | None:

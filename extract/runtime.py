@@ -1,6 +1,6 @@
 """How a network is run: by torch or by OpenVINO, and in which precision.
 
-A runner takes frames and gives a function that waits for their cubes, so that the next frames can
+A runner takes frames and gives a function that waits for their features, so that the next frames can
 be under way before the last are done.
 """
 
@@ -25,7 +25,8 @@ FRAMES_AT_ONCE = 8
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-Cubes = Callable[[], Tensor]  # waits, and gives (B, 7, 7, 1024), float32 or float16
+# Waits, and gives (B, 1024, 7, 7), contiguous, float32 or float16: cubes as they lie in a cache
+Cubes = Callable[[], Tensor]
 
 
 class Runner(Protocol):
@@ -69,7 +70,7 @@ def choose(runtime: Runtime, precision: Precision, device: torch.device) -> How:
 def make_runner(network: nn.Module, how: How, device: torch.device) -> Runner:
     """Make a network ready to run; it may be changed by that.
 
-    network: uint8 frames (B, 224, 224, 3) → cubes (B, 7, 7, 1024), on the CPU, in float32.
+    network: uint8 frames (B, 224, 224, 3) → (B, 1024, 7, 7), contiguous, on the CPU, in float32.
 
     Raises UnsupportedError where this machine cannot run it so.
     """

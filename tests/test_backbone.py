@@ -65,6 +65,14 @@ def test_bvlc_googlenet_is_caffes_network_on_bgr_frames(shared):
     torch.testing.assert_close(backbone(frames), expected.permute(0, 2, 3, 1), rtol=0, atol=1e-4)
 
 
+def test_cubes_for_a_cache_lie_in_memory_as_they_will_there(random_backbone):
+    frames = some_frames(2)
+    cubes = random_backbone.start(frames)()
+    assert cubes.dtype == torch.float16
+    assert cubes.permute(0, 3, 1, 2).is_contiguous()
+    assert torch.equal(cubes, random_backbone(frames).half())
+
+
 @pytest.mark.parametrize("name", BACKBONES)
 def test_the_size_of_a_batch_does_not_matter(name, random_backbone, caffe, monkeypatch):
     backbone = random_backbone if name == "googlenet" else caffe

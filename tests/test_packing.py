@@ -50,6 +50,22 @@ def test_hdf5_compresses_lz4_itself(tmp_path):
     np.testing.assert_array_equal(packed.cubes, np.moveaxis(cubes_of(0, 2), -1, 1))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+@pytest.mark.parametrize("batches", [(8,), (3, 2, 3), (1, 6, 1)])
+def test_a_chunk_is_the_same_however_its_cubes_lie_in_memory(tmp_path, dtype, batches):
+    made = []
+    for turn in (False, True):
+        writer, chunks = packer(tmp_path, dtype), []
+        for video, frames in enumerate(batches):
+            cubes = cubes_of(video, frames)
+            if turn:
+                cubes = np.moveaxis(np.moveaxis(cubes, -1, 1).copy(), 1, -1)
+            chunks += list(writer.add(cubes))
+        chunks += list(writer.finish())
+        made.append([(it.first, bytes(it.content), it.checksums) for it in chunks])
+    assert made[0] == made[1]
+
+
 @given(st.binary(), st.binary())
 def test_checksums_are_joined_as_zlib_goes_on(one, other):
     joined = join(zlib.crc32(one), zlib.crc32(other), len(other))

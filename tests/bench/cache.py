@@ -97,8 +97,8 @@ def features(frames: int) -> tuple[Cubes, str]:
     read = [np.stack(list(islice(read_frames(clip), frames // 2))) for clip in clips]
     some = np.concatenate([resize(frames, "squash") for frames in read])
     network = load_backbone("bvlc_googlenet", weights, CPU)
-    cubes = [network(part) for part in torch.from_numpy(some).split(16)]
-    return torch.cat(cubes).half().numpy(), "features of real clips"
+    cubes = [network.start(part)().numpy() for part in torch.from_numpy(some).split(16)]
+    return np.concatenate(cubes), "features of real clips"
 
 
 def made_up(frames: int) -> Cubes:
