@@ -8,7 +8,6 @@ The writer thread has the features packed by all cores, and leaves a shard that 
 which wait for the disk.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from attnact.chunks import cores
 from attnact.errors import CacheError
 from attnact.extract.backbone import Backbone
 from attnact.extract.batches import Batch, Job, Readers
@@ -25,11 +25,11 @@ from attnact.extract.config import ExtractConfig
 from attnact.extract.decoder import Ended, Failed
 from attnact.extract.gpu import resizes_on
 from attnact.extract.plan import Plan, plan_path, read_plan
+from attnact.extract.runtime import FRAMES_AT_ONCE
 from attnact.feature_writer import ShardWriter
 from attnact.features import Cubes, VideoRow
 from attnact.files import full_disk_told
 
-UNDER_WAY = 3  # batches between the network's door and the disk, so that neither waits
 CLOSING = 2  # shards that wait for the disk while others are written
 
 Report = Callable[[int, int, int], None]  # more frames, more videos, more failures
@@ -45,9 +45,8 @@ def make_job(
 ) -> Job:
     """What the readers need; `beside` so many processes share this machine's cores."""
     on_gpu = device.type == "cuda"
-    cores = os.cpu_count() or 1
-    # One core decodes some 1000 frames/s; a network on the same CPU takes some 200 a core.
-    decoders = config.decoders or max(1, (cores - 1 if on_gpu else cores // 4) // beside)
+    # One core decodes some 2000 frames/s; a network on the same CPU takes some 200 a core.
+    decoders = config.decoders or max(1, (cores() - 1 if on_gpu else cores() // 4) // beside)
     size = 128 if on_gpu else 32
     return Job(plan, cache, root, size, decoders, config.time_limit, resizes_on(device))
 
@@ -76,7 +75,7 @@ def make_shards(backbone: Backbone, job: Job, shards: Sequence[int], report: Rep
     Raises:
         CacheError: a shard cannot be written.
     """
-    readers = Readers(job, shards)
+    readers, most = Readers(job, shards), under_way(job.size, job.device)
     written: deque[Future[None]] = deque()
     closed: deque[Future[Future[None]]] = deque()
     closing = ThreadPoolExecutor(CLOSING, "closing")
@@ -87,12 +86,21 @@ def make_shards(backbone: Backbone, job: Job, shards: Sequence[int], report: Rep
                 written.append(writing.submit(_write, writer, batch, cubes))
                 if batch.last:
                     closed.append(writing.submit(closing.submit, _close, writer))
-                _wait(written, closed, UNDER_WAY, CLOSING)
+                _wait(written, closed, most, CLOSING)
                 kinds = [type(event) for _, event in batch.events]
                 report(batch.filled, kinds.count(Ended), kinds.count(Failed))
             _wait(written, closed, 0, 0)
     finally:
         readers.close()
+
+
+def under_way(size: int, device: torch.device) -> int:
+    """Batches between the network's door and the disk at a time, so that neither waits.
+
+    On a CPU OpenVINO may run as many passes beside each other as there are cores.
+    """
+    frames = 0 if device.type == "cuda" else cores() * FRAMES_AT_ONCE
+    return max(3, 1 + frames // size)
 
 
 def _wait(

@@ -1,7 +1,7 @@
 """How a network is run: by torch or by OpenVINO, and in which precision.
 
-A runner takes frames and gives a function that waits for their features, so that the next frames can
-be under way before the last are done.
+A runner takes frames and gives a function that waits for their features, so that the next frames
+can be under way before the last are done.
 """
 
 from collections.abc import Callable

@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -211,6 +213,27 @@ def test_two_processes_share_the_work(dataset, whole, tmp_path):
     assert extract(begin(dataset, cache), stop_after(1, join)) is not None
     assert [other.stdout for other in others] == ["others still work on it\n"], others
     assert files(cache) == whole
+
+
+def test_a_network_on_many_cores_has_a_pass_for_each(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(making, "cores", lambda: 64)
+    begun, many = [], threading.Event()
+
+    class Slow(StandIn):
+        def start(self, frames: Tensor) -> Callable[[], Tensor]:
+            begun.append(frames)
+            if len(begun) == 10:
+                many.set()
+            made = super().start(frames)
+
+            def wait() -> Tensor:
+                assert many.wait(60)
+                return made()
+
+            return wait
+
+    cache = extract(replace(begin(dataset, tmp_path / "small.h5"), backbone=Slow()), ignore)
+    hold(cache, dataset.root)
 
 
 def test_a_finished_cache_is_not_made_again(dataset, tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ and take twice as long to compress.
 """
 
 import csv
-import os
 import statistics
 import subprocess
 import sys
@@ -25,13 +24,14 @@ import safetensors.torch
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from attnact.chunks import cores
 from attnact.demo import draw_videos
 from attnact.errors import UnsupportedError
 from attnact.extract import bvlc_googlenet
 from attnact.extract.backbone import NETWORKS, Backbone, load_backbone
 from attnact.extract.decoder import BLOCK
 from attnact.extract.decoding import Frames, decode
-from attnact.extract.making import UNDER_WAY
+from attnact.extract.making import under_way
 from attnact.extract.resize import resize_tensor
 from attnact.feature_writer import ShardWriter
 from attnact.features import Cubes, FeatureCache, VideoRow, shard_path
@@ -57,7 +57,7 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 if DEVICE.type == "cuda":
     RUNTIMES, PRECISIONS = ("torch",), (*PRECISIONS, "float16")
 FASTEST = (RUNTIMES[-1], PRECISIONS[-1])  # goes the whole way, from files to a finished cache
-DECODERS = 1 if DEVICE.type == "cpu" else max(1, (os.cpu_count() or 1) - 1)  # of one device
+DECODERS = 1 if DEVICE.type == "cpu" else max(1, cores() - 1)  # of one device
 ENOUGH = 0 if DEVICE.type == "cpu" else 400  # clips; a GPU is done with sixty as soon as it began
 
 
@@ -160,9 +160,8 @@ def binding(forward: float, writing: float, decoding: float, resizing: float) ->
     so there the times add up, and decoding is with the resizing. On a GPU the slowest decides, and
     the network and the resizing share the GPU.
     """
-    cores = os.cpu_count() or 1
     if DEVICE.type == "cpu":
-        shares = {"network": 1 / forward, "decode": 1 / decoding / cores, "write": 1 / writing}
+        shares = {"network": 1 / forward, "decode": 1 / decoding / cores(), "write": 1 / writing}
         whole = sum(shares.values())
         told = ", ".join(f"{part} {share / whole:.0%}" for part, share in shares.items())
         return f"the cores are shared: {told}; {1 / whole:,.0f} frames/s at most"
@@ -224,7 +223,7 @@ def passed(backbone: Backbone, frames: torch.Tensor, runs: int) -> Figure:
         waits = []
         for batch in torch.split(frames, BATCH):
             waits.append(backbone.start(batch))
-            if len(waits) > UNDER_WAY:
+            if len(waits) > under_way(BATCH, DEVICE):
                 waits.pop(0)()
         for wait in waits:
             wait()
