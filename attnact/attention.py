@@ -147,10 +147,9 @@ class ContextLooks:
 
     def look(self, t: int, hidden: Tensor) -> Tensor:
         """See `Looks`."""
-        u, scores = self.u[..., None], []
-        for part, asked in zip(self.parts, self._split(self._ask(hidden)), strict=True):
-            seen = self._see(part[t], asked)
-            scores.append(torch.bmm(seen.flatten(1, 2), u).view(seen.shape[:3]))
+        asks = self._split(self._ask(hidden))
+        parts = zip(self.parts, asks, strict=True)
+        scores = [_times_vector(self._see(part[t], asked), self.u) for part, asked in parts]
         return torch.softmax(torch.cat(scores, dim=1) + self.c[..., None], dim=-1)
 
     def start_back(self) -> None:
@@ -171,7 +170,8 @@ class ContextLooks:
         for part, dpart, asked, draw, dasked in zip(self.parts, self.dparts, *rows, strict=True):
             # Made again: to keep it for every frame would take as much memory as P.
             seen = self._see(part[t], asked)
-            self.du += torch.bmm(draw.flatten(1, 2)[:, None], seen.flatten(1, 2))[:, 0]
+            # Clip by clip, which leaves each core its own; see `_times_vector`.
+            self.du += torch.matmul(draw[:, :, None], seen)[:, :, 0].sum(1)
             slope = sigmoid_backward(draw[..., None].expand_as(seen), seen, grad_input=seen)
             torch.mul(slope, u[:, None], out=dpart[t])
             dasked[...] = torch.matmul(self.ones[:, None], slope)[:, :, 0] * u
@@ -193,6 +193,15 @@ class ContextLooks:
     def _see(self, part: Tensor, asked: Tensor) -> Tensor:
         seen = self.room[:, : part.shape[1]]
         return torch.add(part, asked[:, :, None], out=seen).sigmoid_()
+
+
+def _times_vector(seen: Tensor, u: Tensor) -> Tensor:
+    """Their products over the channels, (M, b, L), of (M, b, L, C) and (M, C); seen is spent."""
+    if seen.is_cpu:
+        # A product with one column gives each core the rows that another has in its cache, in one
+        # process and not in the next: to write there again then took six times as long.
+        return seen.mul_(u[:, None, None]).sum(-1)
+    return torch.bmm(seen.flatten(1, 2), u[..., None]).view(seen.shape[:3])
 
 
 def _clips(part: Sequence[Tensor]) -> int:
