@@ -198,8 +198,8 @@ class ContextLooks:
 def _times_vector(seen: Tensor, u: Tensor) -> Tensor:
     """Their products over the channels, (M, b, L), of (M, b, L, C) and (M, C); seen is spent."""
     if seen.is_cpu:
-        # A product with one column gives each core the rows that another has in its cache, in one
-        # process and not in the next: to write there again then took six times as long.
+        # After a product with one column, to write there again took six times as long in one
+        # process and not in the next, as if each core had got rows from another's cache.
         return seen.mul_(u[:, None, None]).sum(-1)
     return torch.bmm(seen.flatten(1, 2), u[..., None]).view(seen.shape[:3])
 
