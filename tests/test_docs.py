@@ -60,6 +60,24 @@ def test_sizes_are_those_that_the_dry_run_reckons_with():
     assert f"{ROOM:.0%}".replace("%", " %") in page("performance.md")
 
 
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("extraction", "bvlc_googlenet, files to cache, start included"),
+        ("cache", "read random clips, float16, zstd"),
+        ("training", "training step, location, B 128, 3×512, bfloat16, 2 threads"),
+        ("evaluation", "scoring at stride 1, location, 3×512, float32"),
+    ],
+)
+def test_the_readmes_figures_are_those_that_the_bench_wrote(line, part):
+    """Medians of here, of what is beside it, and of the bound, from the tables of a CPU."""
+    number = r"[\d.,]*\d"
+    (measured,) = re.findall(rf"^\| {part} \|(.*)", page("performance.md"), re.M)[:1]
+    medians = [re.findall(number, cell)[0] for cell in measured.split("|")[:3]]
+    (told,) = [row for row in rows("../README.md", "| here") if row[0].startswith(line)]
+    assert set(medians) <= set(re.findall(number, " ".join(told[1:]))), medians
+
+
 def test_the_readme_stays_short():
     assert len(page("../README.md").splitlines()) < 150
     assert len(page("../CONTRIBUTING.md").splitlines()) < 60

@@ -17,6 +17,21 @@ def rate(after: str) -> float:
     return float(found.replace(",", ""))
 
 
+def test_the_rates_are_those_that_the_bench_wrote():
+    """Its medians, by the rows of its tables."""
+    written = page("performance.md").split("## On a GPU")[0]
+    for told, row in (
+        (rate("frames/s from files to cache"), r"bvlc_googlenet, files to cache, after its .*?"),
+        (rate("KiB a frame on disk"), "size, float16, zstd"),
+        (rate("with `--dtype"), "size, uint8, zstd"),
+        (rate("frames/s decoded by"), "decode and resize, one process"),
+        (rate("frames/s compressed and written"), "compress and write, bvlc_googlenet"),
+        (rate("s\\. The sizes"), "training step, location, B 128, 3×512, bfloat16, 2 threads"),
+    ):
+        (found,) = re.findall(rf"^\| {row} \| ([\d.,]+)", written, re.M)
+        assert told == float(found.replace(",", "")), row
+
+
 def test_kinetics_is_reckoned_from_the_rates_on_the_page():
     (size,) = [it for it in SIZES if it.name == "Kinetics-400"]
     frames = size.frames
