@@ -43,8 +43,9 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+# Two processes, whose threads sleep rather than spin while they wait for each other.
 test: $(READY) browser  ## Run the tests
-	$(BIN)/python -m pytest --ignore tests/test_cluster.py
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --ignore tests/test_cluster.py
 	$(BIN)/python -m pytest tests/test_cluster.py  # alone, for Ray's threads stay in its process
 
 browser:  ## Install Debian's chromium, which the report's tests need, as root
