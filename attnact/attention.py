@@ -37,6 +37,7 @@ class Looks(Protocol):
 LooksMaker = Callable[..., Looks]
 
 CLIPS_AT_ONCE = 16  # 3 MB
+FARTHEST = 60.0  # from 0; e to its power and back is no overflow, and far from one
 
 sigmoid_backward: Any = torch.ops.aten.sigmoid_backward.grad_input
 
@@ -124,7 +125,9 @@ class ContextAttention(nn.Module):
 class ContextLooks:
     """l = softmax(u · σ(P_t + W h) + c), with P of the frames.
 
-    P is (M, n, L, C), W (M, C, H), u (M, C), c (M, 1).
+    P is (M, n, L, C), W (M, C, H), u (M, C), c (M, 1). Where clips share frames P is spent on a
+    CPU: e^-P takes its place. For σ(p + a) is 1 / (1 + e^-p e^-a), which asks for an exponential
+    of each frame and one of each clip, not of each frame in each clip.
     """
 
     def __init__(
@@ -132,6 +135,10 @@ class ContextLooks:
     ) -> None:
         self.clips, self.P, self.W, self.u, self.c = clips, P, W.to(dtype), u, c
         self.asks = Weights(self.W)
+        self.apart = clips.overlap and P.dtype == u.dtype and _bounded(P)
+        if self.apart:
+            for few in torch.split(P, CLIPS_AT_ONCE, dim=1):
+                few.neg_().exp_()
         self.parts = self._parts(P)
         # Not in the type of P: the sigmoid of bfloat16 is slow on a CPU.
         self.room = u.new_empty(len(P), max(map(_clips, self.parts)), *P.shape[2:])
@@ -147,9 +154,9 @@ class ContextLooks:
 
     def look(self, t: int, hidden: Tensor) -> Tensor:
         """See `Looks`."""
-        asks = self._split(self._ask(hidden))
-        parts = zip(self.parts, asks, strict=True)
-        scores = [_times_vector(self._see(part[t], asked), self.u) for part, asked in parts]
+        asked = self._ask(hidden)
+        asks = self._split(asked.neg_().exp_() if self.apart else asked)
+        scores = [self._score(part[t], few) for part, few in zip(self.parts, asks, strict=True)]
         return torch.softmax(torch.cat(scores, dim=1) + self.c[..., None], dim=-1)
 
     def start_back(self) -> None:
@@ -170,7 +177,7 @@ class ContextLooks:
         for part, dpart, asked, draw, dasked in zip(self.parts, self.dparts, *rows, strict=True):
             # Made again: to keep it for every frame would take as much memory as P.
             seen = self._see(part[t], asked)
-            # Clip by clip, which leaves each core its own; see `_times_vector`.
+            # Clip by clip, which leaves each core its own; see `_score`.
             self.du += torch.matmul(draw[:, :, None], seen)[:, :, 0].sum(1)
             slope = sigmoid_backward(draw[..., None].expand_as(seen), seen, grad_input=seen)
             torch.mul(slope, u[:, None], out=dpart[t])
@@ -190,18 +197,32 @@ class ContextLooks:
         """What each clip has, (M, B, …), part by part."""
         return torch.split(values, [_clips(part) for part in self.parts], dim=1)
 
+    def _score(self, part: Tensor, asked: Tensor) -> Tensor:
+        """u · σ of a part's sums, (M, b, L)."""
+        u = self.u[:, None, None]
+        if self.apart:
+            room = self.room[:, : part.shape[1]]
+            inverse = torch.addcmul(self.u.new_ones(()), part, asked[:, :, None], out=room)
+            return torch.div(u, inverse, out=inverse).sum(-1)
+        seen = self._see(part, asked)
+        if seen.is_cpu:
+            # After a product with one column, to write there again took six times as long in one
+            # process and not in the next, as if each core had got rows from another's cache.
+            return seen.mul_(u).sum(-1)
+        return torch.bmm(seen.flatten(1, 2), self.u[..., None]).view(seen.shape[:3])
+
     def _see(self, part: Tensor, asked: Tensor) -> Tensor:
+        """σ of a part's sums, (M, b, L, C)."""
         seen = self.room[:, : part.shape[1]]
         return torch.add(part, asked[:, :, None], out=seen).sigmoid_()
 
 
-def _times_vector(seen: Tensor, u: Tensor) -> Tensor:
-    """Their products over the channels, (M, b, L), of (M, b, L, C) and (M, C); seen is spent."""
-    if seen.is_cpu:
-        # After a product with one column, to write there again took six times as long in one
-        # process and not in the next, as if each core had got rows from another's cache.
-        return seen.mul_(u[:, None, None]).sum(-1)
-    return torch.bmm(seen.flatten(1, 2), u[..., None]).view(seen.shape[:3])
+def _bounded(P: Tensor) -> bool:
+    """Whether e^-P neither overflows nor vanishes; on a GPU nobody waits to know."""
+    if not P.is_cpu:
+        return False
+    least, most = torch.aminmax(P)
+    return bool(least > -FARTHEST and most < FARTHEST)
 
 
 def _clips(part: Sequence[Tensor]) -> int:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from attnact.attention import ContextAttention, LocationAttention, attention_penalty
-from attnact.windows import Windows
+from attnact.windows import Window, Windows
 
 B, T, L, C, H = 2, 4, 6, 5, 3
 
@@ -65,6 +65,26 @@ def test_context_attention_asks_every_location(layers: int) -> None:
                 look = np.tanh(seen + p["hidden.weight"] @ hidden[b].numpy())
                 scores.append(float(p["scores.weight"][0] @ look + p["scores.bias"][0]))
             assert maps[b].tolist() == pytest.approx(softmax(scores), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("apart", "reach"), [(True, 1), (True, 20), (False, 100), (False, math.nan)]
+)
+@pytest.mark.parametrize("asking", [0.1, 10, 1000])
+def test_what_clips_share_is_exponentiated_once(apart: bool, reach: float, asking: float) -> None:
+    """σ(p + a) of e^-p and e^-a; of the sum where e^-p would be out of bounds."""
+    attention = ContextAttention(C, H, 1).double()
+    frames, hidden = randomly(B + T - 1, L, C), asking * randomly(B, H)
+    P = attention.project(frames).detach()
+    frames *= reach / P.abs().max()  # without the bias: nearly where P is to reach
+    clips = Windows(frames, [Window(0, B, 1, 1)], T)
+    with torch.no_grad():
+        looks = attention.looks(clips, frames.dtype, *(x[None] for x in attention.tensors(frames)))
+        assert looks.apart == apart
+        for t in range(T):
+            seen = attention.project(frames[t : t + B]) + attention.hidden(hidden)[:, None]
+            maps = attention.scores(torch.tanh(seen))[..., 0].softmax(-1)
+            torch.testing.assert_close(looks.look(t, hidden[None])[0], maps, equal_nan=True)
 
 
 def test_deep_context_attention_of_the_released_code(shared) -> None:
