@@ -54,8 +54,8 @@ class LocationAttention(nn.Module):
         """How it looks at clips."""
         return LocationLooks
 
-    def tensors(self, frames: Tensor) -> tuple[Tensor, ...]:
-        """What of it looks at these frames, (n, L, C), and gets a gradient."""
+    def tensors(self, clips: Windows) -> tuple[Tensor, ...]:
+        """What of it looks at these clips, and gets a gradient."""
         return (self.scores.weight,)
 
 
@@ -115,11 +115,11 @@ class ContextAttention(nn.Module):
         """How it looks at clips."""
         return ContextLooks
 
-    def tensors(self, frames: Tensor) -> tuple[Tensor, ...]:
-        """What of it looks at these frames, (n, L, C), and gets a gradient."""
+    def tensors(self, clips: Windows) -> tuple[Tensor, ...]:
+        """What of it looks at these clips, and gets a gradient."""
         # tanh x is 1 − 2σ(−2x), whose 1 a softmax does not see; torch is faster at a sigmoid.
         u, c = (self.inverse_temperature * p for p in (self.scores.weight[0], self.scores.bias))
-        return self.project(frames, -2), -2 * self.hidden.weight, -2 * u, c
+        return self.project(clips.frames, -2), -2 * self.hidden.weight, -2 * u, c
 
 
 class ContextLooks:

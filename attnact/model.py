@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from attnact.attention import ContextAttention, LocationAttention
@@ -97,13 +98,13 @@ class AttentionLSTM(Model):
 
     def means(self, clips: Windows) -> Tensor:
         """Of each frame over its locations, (B, T, C)."""
-        return clips.gather(frame_means(clips.frames, self.head.classes.weight.dtype))
+        return means_of(clips, self.head.classes.weight.dtype)
 
     def before(
         self, clips: Windows, means: Tensor, mask: Tensor
     ) -> tuple[list[Tensor], list[Tensor], tuple[Tensor, ...]]:
         """The first hidden and cell states, (B, H) a layer, and what of the attention looks."""
-        return *self.start(means, mask), self.attention.tensors(clips.frames)
+        return *self.start(means, mask), self.attention.tensors(clips)
 
     def gates(self) -> list[tuple[Tensor, Tensor]]:
         """The weight and the bias of each layer."""
@@ -136,7 +137,7 @@ class PooledLSTM(Model):
     def forward(self, X: Tensor | Windows, mask: Tensor) -> tuple[Tensor, None]:
         """Scores and no maps; see `Model.forward`."""
         clips = windows_of(X)
-        means = clips.gather(frame_means(clips.frames, self.head.classes.weight.dtype))
+        means = means_of(clips, self.head.classes.weight.dtype)
         hidden, cell = self.start(means, mask)
         seen = means if self.config.kind == "average" else clips.gather(clips.frames.amax(1))
         for i, layer in enumerate(self.layers):
@@ -160,6 +161,12 @@ class SoftmaxRegression(Model):
 def windows_of(X: Tensor | Windows) -> Windows:
     """Clips (B, T, L, C) as windows, which the others are already."""
     return X if isinstance(X, Windows) else Windows.of(X)
+
+
+def means_of(clips: Windows, dtype: torch.dtype) -> Tensor:
+    """The mean of each frame of the clips over its locations, (B, T, C)."""
+    known = clips.means
+    return clips.gather(frame_means(clips.frames, dtype) if known is None else known.to(dtype))
 
 
 def build_model(config: ModelConfig) -> Model:

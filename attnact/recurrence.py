@@ -9,7 +9,7 @@ the type of `torch.autocast` where that is on, everything else in the type of th
 Models of one shape go through the same clips side by side, M of them: X is read once for all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ def attend(
         looks, looks_tensors: the form of attention, and its tensors, (M, …).
     """
     weights = [tensor for layer in layers for tensor in layer]
-    wide, device = weights[0].dtype, clips.frames.device.type
+    wide, device = weights[0].dtype, weights[0].device.type
     dtype = product_type(weights[0])
     start = torch.stack(tuple(hidden)).to(wide), torch.stack(tuple(cell)).to(wide)
     learns = torch.is_grad_enabled()
@@ -79,7 +79,7 @@ class _Recurrence(torch.autograd.Function):
         ]
         ctx.keep = [None if kept is None else kept.unbind() for kept in keep]
         _, M, B, H = hidden.shape
-        tops, maps = hidden.new_empty(T, M, B, H), hidden.new_empty(T, M, B, clips.frames.shape[1])
+        tops, maps = hidden.new_empty(T, M, B, H), hidden.new_empty(T, M, B, clips.locations)
         ctx.glimpses, top = _Glimpses(clips, maps), ctx.layers[-1]
         for t, (seen, state) in enumerate(zip(maps.unbind(), tops.unbind(), strict=True)):
             seen.copy_(ctx.looks.look(t, at(top.hidden, t)))
@@ -121,29 +121,34 @@ class _Glimpses:
     """
 
     def __init__(self, clips: Windows, maps: Tensor) -> None:
-        self.X = [frames.unbind(1) for frames in clips.over(clips.frames)]
-        self.fused = len(self.X) == 1 and maps.dtype == torch.float32 and fuses(maps.device)
+        self.clips = clips
+        self.fused = maps.dtype == torch.float32 and fuses(maps.device) and clips.in_a_row
 
     def see(self, t: int, maps: Tensor, kept: Tensor | None, out: Tensor) -> None:
         """Writes the glimpses of frame t, (M, B, C), less what is dropped."""
         if self.fused:
-            glimpse(maps, self.X[0][t], kept, out)
+            (X,) = self.clips.at(t)
+            glimpse(maps, X, kept, out)
         else:
-            drop(self._times(maps, [x[t] for x in self.X]), kept, out)
+            drop(self._times(maps, self.clips.at(t)), kept, out)
 
     def back(self, t: int, above: Tensor, kept: Tensor | None, dmaps: Tensor) -> Tensor:
         """From the gradient of what `see` wrote to that of the maps, of which dmaps is a part."""
         if self.fused:
-            return glimpse_back(above, kept, self.X[0][t], dmaps)
+            (X,) = self.clips.at(t)
+            return glimpse_back(above, kept, X, dmaps)
         dglimpses = above if kept is None else above * kept
-        return self._times(dglimpses, [x[t].mT for x in self.X]) + dmaps
+        return self._times(dglimpses, (x.mT for x in self.clips.at(t))) + dmaps
 
-    def _times(self, rows: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    def _times(self, rows: Tensor, parts: Iterable[Tensor]) -> Tensor:
         """The rows (M, B, K) times each clip's matrix (K, N), of which every part has some.
 
         A clip's matrix is read once for the rows of all models, (M, B, N).
         """
-        some = torch.split(rows.to(parts[0].dtype).transpose(0, 1), [len(part) for part in parts])
-        products = [torch.bmm(row, part) for row, part in zip(some, parts, strict=True)]
+        rows, products, done = rows.transpose(0, 1), [], 0
+        for part in parts:
+            some = rows[done : done + len(part)].to(part.dtype)
+            products.append(torch.bmm(some, part))
+            done += len(part)
         whole = torch.cat(products) if len(products) > 1 else products[0]
         return whole.transpose(0, 1)

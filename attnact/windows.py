@@ -4,7 +4,7 @@ Clips cut at every frame share 29 of their 30 frames with the next. As windows t
 frames of their video, so that nothing is copied and what depends on a frame alone is computed once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,10 +28,19 @@ class Window:
 
 
 class Windows:
-    """The clips of a batch, B of them, over frames (n, L, C)."""
+    """The clips of a batch, B of them, over frames (n, L, C).
 
-    def __init__(self, frames: Tensor, windows: Sequence[Window], steps: int) -> None:
-        self.frames, self.steps = frames, steps
+    means: of each frame over its locations, (n, C), where that is known beforehand.
+    """
+
+    def __init__(
+        self,
+        frames: Tensor,
+        windows: Sequence[Window],
+        steps: int,
+        means: Tensor | None = None,
+    ) -> None:
+        self._frames, self.steps, self.means = frames, steps, means
         self._windows = windows
 
     @classmethod
@@ -39,6 +48,28 @@ class Windows:
         """Clips (B, T, L, C) that share nothing."""
         B, T = X.shape[:2]
         return cls(X.flatten(0, 1), [Window(0, B, T, 1)], T)
+
+    @property
+    def frames(self) -> Tensor:
+        """All frames, (n, L, C)."""
+        return self._frames
+
+    @property
+    def locations(self) -> int:
+        """L, of a frame."""
+        return self._frames.shape[1]
+
+    @property
+    def in_a_row(self) -> bool:
+        """Whether all clips are of one window."""
+        return len(self._windows) == 1
+
+    def at(self, t: int) -> Iterable[Tensor]:
+        """Frame t of every clip, some clips at a time: (b, L, C), Σb = B.
+
+        Each may take the place of the one before it.
+        """
+        return (part[:, t] for part in self.over(self.frames))
 
     def __len__(self) -> int:
         return sum(window.count for window in self._windows)

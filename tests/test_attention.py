@@ -28,7 +28,7 @@ def map_at(attention: LocationAttention | ContextAttention, X: Tensor, t: int, h
     """The map of frame t of X (B, T, L, C) for the hidden state h."""
     clips = Windows.of(X)
     with torch.no_grad():
-        tensors = [tensor[None] for tensor in attention.tensors(clips.frames)]
+        tensors = [tensor[None] for tensor in attention.tensors(clips)]
         return attention.looks(clips, h.dtype, *tensors).look(t, h[None])[0]
 
 
@@ -79,7 +79,7 @@ def test_what_clips_share_is_exponentiated_once(apart: bool, reach: float, askin
     frames *= reach / P.abs().max()  # without the bias: nearly where P is to reach
     clips = Windows(frames, [Window(0, B, 1, 1)], T)
     with torch.no_grad():
-        looks = attention.looks(clips, frames.dtype, *(x[None] for x in attention.tensors(frames)))
+        looks = attention.looks(clips, frames.dtype, *(x[None] for x in attention.tensors(clips)))
         assert looks.apart == apart
         for t in range(T):
             seen = attention.project(frames[t : t + B]) + attention.hidden(hidden)[:, None]

@@ -13,6 +13,7 @@ from attnact.train.config import TrainConfig
 from attnact.train.loop import train_together
 from attnact.train.runs import Run, create_run
 from attnact.train.store import open_store, videos_in
+from attnact.vocabulary import Place
 from tests.made_graphs import stand_in
 from tests.made_runs import SMALL
 
@@ -31,8 +32,14 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def made(folder: Path, cache: FeatureCache, penalties: list[float], **choices: Any) -> list[Any]:
-    """What runs that differ in λ come to: their curves, and the bytes of their models."""
+def made(
+    folder: Path, cache: FeatureCache, penalties: list[float], place: Place, **choices: Any
+) -> list[Any]:
+    """What runs that differ in λ come to: their curves, and the bytes of their models.
+
+    From memory a CPU's steps gather their frames as they look at them; from the disk all frames lie
+    in one tensor, as on a GPU, where alone steps are recorded.
+    """
     runs: list[Run] = [
         create_run(
             folder / str(penalty),
@@ -41,7 +48,7 @@ def made(folder: Path, cache: FeatureCache, penalties: list[float], **choices: A
         )
         for penalty in penalties
     ]
-    store = open_store(cache, videos_in(cache, ["1"]), "host", torch.device("cpu"))
+    store = open_store(cache, videos_in(cache, ["1"]), place, torch.device("cpu"))
     for _, outcome in train_together(runs, cache, store):
         assert isinstance(outcome, dict), outcome
     lines = [json.loads(line) for run in runs for line in run.metrics.read_text().splitlines()]
@@ -62,10 +69,10 @@ def test_replayed_steps_are_the_steps(
     cache = make_cache(tmp_path / "x.h5", videos=9)
     graphs = stand_in(monkeypatch)
     monkeypatch.setattr(lockstep, "stacks", lambda config, device: len(penalties) > 1)
-    expected = made(tmp_path / "plain", cache, penalties, **KINDS[kind])
+    expected = made(tmp_path / "plain", cache, penalties, "host", **KINDS[kind])
     assert not graphs.replays
     monkeypatch.setattr(epoch, "records", lambda config, device: True)
-    assert made(tmp_path / "replayed", cache, penalties, **KINDS[kind]) == expected
+    assert made(tmp_path / "replayed", cache, penalties, "disk", **KINDS[kind]) == expected
     assert graphs.replays
 
 
@@ -73,9 +80,9 @@ def test_where_several_classes_hold(
     multi_label_cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graphs = stand_in(monkeypatch)
-    expected = made(tmp_path / "plain", multi_label_cache, [1.0])
+    expected = made(tmp_path / "plain", multi_label_cache, [1.0], "host")
     monkeypatch.setattr(epoch, "records", lambda config, device: True)
-    assert made(tmp_path / "replayed", multi_label_cache, [1.0]) == expected
+    assert made(tmp_path / "replayed", multi_label_cache, [1.0], "disk") == expected
     assert graphs.replays
 
 

@@ -39,7 +39,7 @@ def run(model: AttentionLSTM, X: Tensor, keep: Sequence[Tensor | None]) -> tuple
     hidden, cell = start(model, X)
     states = [h[None] for h in hidden], [c[None] for c in cell]
     layers = [(weight[None], bias[None]) for weight, bias in model.gates()]
-    seen = [tensor[None] for tensor in model.attention.tensors(clips.frames)]
+    seen = [tensor[None] for tensor in model.attention.tensors(clips)]
     tops, maps = attend(clips, *states, layers, keep, model.attention.looks, seen)
     return tops[0], maps[0]
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from attnact.features import CHANNELS, LOCATIONS, FeatureCache
+from attnact.layers import frame_means
 from attnact.progress import progress
 from attnact.train.clips import Ints
-from attnact.train.widen import Stored
+from attnact.train.widen import FRAMES_AT_ONCE, Stored, widen
 
 CPU = torch.device("cpu")
 Room = Tensor | None
@@ -38,7 +39,11 @@ class FeatureStore(Protocol):
 
 
 class MemoryStore:
-    """All features in one tensor, location by location; a batch is one gather."""
+    """All features in one tensor, location by location; a batch is one gather.
+
+    Where a CPU trains, each frame's mean is there too: most models start from it, and some see
+    nothing else.
+    """
 
     def __init__(
         self, cache: FeatureCache, videos: Ints, kept: torch.device, device: torch.device
@@ -56,6 +61,7 @@ class MemoryStore:
         self._features = Stored(
             cubes, torch.empty(frames, LOCATIONS, device=kept) if compact else None
         )
+        self._means = torch.empty(frames if device.type == "cpu" else 0, CHANNELS)
         with progress("loading features", len(videos), "videos") as advance:
             for video, start, count in zip(videos, starts, counts, strict=False):
                 self._load(cache, int(cache.first_frames[video]), int(start), int(count))
@@ -72,6 +78,21 @@ class MemoryStore:
                     here = kept[start + i : start + i + n]
                     # Reordered here, where it costs a core's cache and no way to the device.
                     here.copy_(torch.from_numpy(found.reshape(here.shape)))
+            if len(self._means):
+                self._average(start + i, start + i + n)
+
+    def _average(self, start: int, stop: int) -> None:
+        room = torch.empty(FRAMES_AT_ONCE, LOCATIONS, CHANNELS)
+        for first in range(start, stop, FRAMES_AT_ONCE):
+            here = slice(first, min(first + FRAMES_AT_ONCE, stop))
+            cubes, scales = self._features
+            some = Stored(cubes[here], None if scales is None else scales[here])
+            wide = widen(some, room[: len(some.cubes)])
+            self._means[here] = frame_means(wide, wide.dtype)
+
+    def means(self, positions: Ints) -> Tensor:
+        """The means of frames over their locations, (n, C); on a CPU alone."""
+        return self._means[torch.from_numpy(self._here[positions])]
 
     def gather(self, positions: Ints, room: Room = None) -> Stored:
         """Feature cubes (n, L, C), of the cache's dtype, where the features are kept."""

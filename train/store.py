@@ -22,6 +22,7 @@ from attnact.errors import RunError
 from attnact.features import CHANNELS, LOCATIONS, FeatureCache
 from attnact.train.clips import Clips, Ints, windows
 from attnact.train.config import CLIP_FRAMES
+from attnact.train.gathered import Gathered
 from attnact.train.places import DiskStore, FeatureStore, MemoryStore
 from attnact.train.widen import Stored, widen
 from attnact.vocabulary import Place, Split
@@ -41,7 +42,6 @@ __all__ = [
     "videos_in",
 ]
 
-FRAMES_AT_ONCE = 32  # of 200 KB each in float32
 ROOM = 0.7  # of the free memory; the rest is for the model and for other programs
 
 
@@ -68,7 +68,9 @@ def open_store(
         CacheError: a shard is missing or damaged.
     """
     if place == "auto":
-        place = ranks.from_first(lambda: _choose(bytes_of(cache, videos), device))
+        place = ranks.from_first(
+            lambda: _choose(bytes_of(cache, videos, device.type == "cpu"), device)
+        )
     if place == "disk":
         return DiskStore(cache, device)
     kept = device if place == "device" else torch.device("cpu")
@@ -95,11 +97,12 @@ def untaught(cache: FeatureCache, fold: str) -> list[str]:
     return [cache.classes[i] for i in np.flatnonzero(tested & ~taught)]
 
 
-def bytes_of(cache: FeatureCache, videos: Ints) -> int:
-    """What the features of these videos take in memory."""
+def bytes_of(cache: FeatureCache, videos: Ints, with_means: bool = False) -> int:
+    """What the features of these videos take in memory; with the means that a CPU keeps of them."""
     frames = int(cache.frame_counts[videos].sum())
     scale = 4 if cache.dtype == np.uint8 else 0
-    return frames * LOCATIONS * (CHANNELS * cache.dtype.itemsize + scale)
+    means = 4 * CHANNELS if with_means else 0
+    return frames * (LOCATIONS * (CHANNELS * cache.dtype.itemsize + scale) + means)
 
 
 def describe(cache: FeatureCache, videos: Ints, store: FeatureStore) -> str:
@@ -125,17 +128,20 @@ def batches(
 
     Their features are widened to `dtype` on the device: on a CPU in the place of the last batch's,
     for new memory costs more than the work. While one batch is worked on, the next is read from the
-    disk or copied to a GPU.
+    disk or copied to a GPU. From a CPU's memory they come as a step looks at them (`Gathered`).
     """
     every = np.arange(len(clips)) if order is None else order
     parts = [clips[every[start : start + size]] for start in range(0, len(every), size)]
     wanted = (_frames_of(part, shared=order is None) for part in parts)
-    # What would only copy memory meanwhile would take the cores from the work itself.
-    here = store.device.type == "cpu" and isinstance(store, MemoryStore)
-    found = _on_time(store, wanted, dtype) if here else _ahead(store, wanted, dtype)
+    found: Generator[Windows, None, None]
+    if store.device.type == "cpu" and isinstance(store, MemoryStore):
+        found = _on_time(store, wanted, dtype)
+    else:
+        found = _ahead(store, wanted, dtype)
     with closing(found):
         for part, shared in zip(parts, found, strict=True):
-            X = shared if order is None else shared.gather(shared.frames)
+            as_windows = order is None or isinstance(shared, Gathered)
+            X = shared if as_windows else shared.gather(shared.frames)
             yield Batch(X, moved(part.mask(), store.device), part.video)
 
 
@@ -156,17 +162,13 @@ def _frames_of(part: Clips, shared: bool) -> Wanted:
 
 
 def _on_time(
-    store: FeatureStore, wanted: Iterator[Wanted], dtype: torch.dtype
+    store: MemoryStore, wanted: Iterator[Wanted], dtype: torch.dtype
 ) -> Generator[Windows, None, None]:
-    """The batches, each gathered when it is asked for."""
+    """The batches, whose frames come when a step looks at them."""
     room = torch.empty(0, LOCATIONS, CHANNELS, dtype=dtype)
     for positions, over in wanted:
         room = _enough(room, len(positions))
-        # Some at a time: they are widened in the cache of a core.
-        for start in range(0, len(positions), FRAMES_AT_ONCE):
-            some = positions[start : start + FRAMES_AT_ONCE]
-            widen(store.gather(some), room[start : start + len(some)])
-        yield Windows(room[: len(positions)], over, CLIP_FRAMES)
+        yield Gathered(store, positions, over, room[: len(positions)])
 
 
 def _ahead(

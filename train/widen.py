@@ -8,6 +8,8 @@ from torch import Tensor
 from attnact.compact import STEPS
 from attnact.fused import fuses, widen_uint8
 
+FRAMES_AT_ONCE = 16  # of 200 KB each in float32: what a CPU's caches hold
+
 
 class Stored(NamedTuple):
     """Feature cubes as a cache stores them; see `attnact.compact`.
@@ -37,8 +39,8 @@ def widen(stored: Stored, wide: Tensor) -> Tensor:
     roots = roots.unsqueeze(-1)
     if wide.dtype == torch.float32:
         return wide.copy_(cubes).mul_(roots).square_()
-    # Rounded once, at the end; some frames at a time, which stay in a processor's cache.
-    some = 16 if wide.device.type == "cpu" else len(wide)
+    # Rounded once, at the end.
+    some = FRAMES_AT_ONCE if wide.device.type == "cpu" else len(wide)
     for here, part, root in zip(*(torch.split(x, some) for x in (wide, cubes, roots)), strict=True):
         here.copy_(part.float().mul_(root).square_())
     return wide
