@@ -135,7 +135,7 @@ class ContextLooks:
     ) -> None:
         self.clips, self.P, self.W, self.u, self.c = clips, P, W.to(dtype), u, c
         self.asks = Weights(self.W)
-        self.apart = clips.overlap and P.dtype == u.dtype and _bounded(P)
+        self.apart = clips.overlap and _bounded(P)
         if self.apart:
             for few in torch.split(P, CLIPS_AT_ONCE, dim=1):
                 few.neg_().exp_()

@@ -95,12 +95,16 @@ def make_shards(backbone: Backbone, job: Job, shards: Sequence[int], report: Rep
 
 
 def under_way(size: int, device: torch.device) -> int:
-    """Batches between the network's door and the disk at a time, so that neither waits.
+    """Batches between the network's door and the disk at a time, so that neither waits."""
+    return max(3, 1 + at_once(size, device))
+
+
+def at_once(size: int, device: torch.device) -> int:
+    """Batches that keep the network busy.
 
     On a CPU OpenVINO may run as many passes beside each other as there are cores.
     """
-    frames = 0 if device.type == "cuda" else cores() * FRAMES_AT_ONCE
-    return max(3, 1 + frames // size)
+    return 1 if device.type == "cuda" else max(1, cores() * FRAMES_AT_ONCE // size)
 
 
 def _wait(

@@ -16,7 +16,7 @@ from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset
 from attnact.extract.decoder import Failed
 from attnact.extract.decoding import probe_all
-from attnact.extract.making import Report, make_job, make_shards
+from attnact.extract.making import Report, at_once, make_job, make_shards
 from attnact.extract.plan import Plan, Settings, check_same, divide, keep_plan, read_plan
 from attnact.extract.resize import FRAME_SIDE
 from attnact.extract.runtime import FRAMES_AT_ONCE
@@ -77,15 +77,16 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig, beside: int = 
 
 
 def forward_rate(extraction: Extraction) -> float:
-    """Frames a second of the network alone, from a batch after some frames that warm it up."""
+    """Frames a second of the network alone, kept busy after some frames that warm it up."""
     size, device = extraction.job.size, extraction.job.device
     frames = torch.zeros((size, FRAME_SIDE, FRAME_SIDE, 3), dtype=torch.uint8, device=device)
     # A GPU may record its second batch. On a CPU each batch is a third of a second of the start.
     for part in [frames] * 2 if device.type == "cuda" else [frames[:FRAMES_AT_ONCE]]:
         extraction.backbone.start(part)()
-    start = time.perf_counter()
-    extraction.backbone.start(frames)()
-    return size / (time.perf_counter() - start)
+    count, start = at_once(size, device), time.perf_counter()
+    for wait in [extraction.backbone.start(frames) for _ in range(count)]:
+        wait()
+    return count * size / (time.perf_counter() - start)
 
 
 def frames_left(extraction: Extraction) -> int:

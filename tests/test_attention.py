@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attnact.attention import ContextAttention, LocationAttention, attention_penalty
+from attnact.attention import ContextAttention, ContextLooks, LocationAttention, attention_penalty
 from attnact.windows import Window, Windows
 
 B, T, L, C, H = 2, 4, 6, 5, 3
@@ -85,6 +85,40 @@ def test_what_clips_share_is_exponentiated_once(apart: bool, reach: float, askin
             seen = attention.project(frames[t : t + B]) + attention.hidden(hidden)[:, None]
             maps = attention.scores(torch.tanh(seen))[..., 0].softmax(-1)
             torch.testing.assert_close(looks.look(t, hidden[None])[0], maps, equal_nan=True)
+
+
+def test_clips_of_many_frames_are_exponentiated_whole() -> None:
+    attention = ContextAttention(C, H, 1).double()
+    frames, hidden = randomly(50 + T - 1, L, C), randomly(50, H)
+    shared = Windows(frames, [Window(0, 20, 1, 1), Window(20, 30, 1, 1)], T)
+    with torch.no_grad():
+        both = [Windows.of(shared.gather(frames)), shared]
+        looks = [
+            attention.looks(clips, hidden.dtype, *(x[None] for x in attention.tensors(clips)))
+            for clips in both
+        ]
+        for t in range(T):
+            apart, together = (look.look(t, hidden[None]) for look in looks)
+            torch.testing.assert_close(together, apart)
+
+
+@pytest.mark.parametrize("reach", [-100.0, -70.0, -59.0, 59.0, 70.0, 100.0])
+@pytest.mark.parametrize("asking", [-100.0, 0.0, 100.0])
+def test_no_exponential_overflows_float32(reach: float, asking: float) -> None:
+    """With one location that is not at the end of the range, which the others are compared to."""
+    P = torch.full((1, B + T - 1, L, C), reach)
+    P[:, :, 0] = 0.5 - max(-55, min(55, asking))
+    W, u = torch.zeros(1, C, H), torch.linspace(0.1, 1, C)[None]
+    W[..., 0] = asking
+    hidden = torch.eye(H)[:1].expand(1, B, H)
+    sums = P[0, 0].double() + asking
+    expected = (u[0].double() * sums.sigmoid()).sum(-1).softmax(-1)
+    frames = torch.zeros(B + T - 1, L, C)
+    clips = Windows(frames, [Window(0, B, 1, 1)], T)
+    with torch.no_grad():
+        looks = ContextLooks(clips, P.dtype, P, W, u, torch.zeros(1, 1))
+        maps = looks.look(1, hidden)[0]
+    torch.testing.assert_close(maps.double(), expected.expand(B, L), rtol=1e-5, atol=1e-6)
 
 
 def test_deep_context_attention_of_the_released_code(shared) -> None:

@@ -21,6 +21,7 @@ from attnact.train.clips import cut_clips
 from attnact.train.config import TrainConfig
 from attnact.train.evaluate import (
     VideoScores,
+    _clips_at_once,
     average_precisions,
     confusion,
     last_steps,
@@ -64,6 +65,16 @@ def score(cache: FeatureCache, config: TrainConfig = CONFIG) -> VideoScores:
     scored = score_videos(model, store, clips, labels, config)  # type: ignore[arg-type]
     assert model.training  # left as it was
     return scored
+
+
+@pytest.mark.parametrize(("frames", "stride", "expected"), [(60, 1, 20), (20, 1, 5), (70, 10, 10)])
+def test_batches_take_no_more_frames_than_in_training(
+    make_cache, tmp_path, frames: int, stride: int, expected: int
+) -> None:
+    """Clips that share frames are scored more at a time; videos shorter than a clip share none."""
+    cache = make_cache(tmp_path / "x.h5", videos=24, frames=lambda _: frames)
+    clips = cut_clips(cache, np.arange(24), fps=30, stride=stride, form="paper")
+    assert _clips_at_once(clips, replace(CONFIG, test_stride=stride)) == expected
 
 
 def naive(cache: FeatureCache, video: int, kept: bool) -> list[dict[str, Any]]:

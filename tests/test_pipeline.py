@@ -232,8 +232,11 @@ def test_a_network_on_many_cores_has_a_pass_for_each(dataset, tmp_path, monkeypa
 
             return wait
 
-    cache = extract(replace(begin(dataset, tmp_path / "small.h5"), backbone=Slow()), ignore)
-    hold(cache, dataset.root)
+    extraction = replace(begin(dataset, tmp_path / "small.h5"), backbone=Slow())
+    hold(extract(extraction, ignore), dataset.root)
+    begun.clear()
+    assert pipeline.forward_rate(extraction) > 0
+    assert len(begun) == 1 + 64  # one to warm up, and as many batches of 8 as there are cores
 
 
 def test_a_finished_cache_is_not_made_again(dataset, tmp_path, monkeypatch):
@@ -305,6 +308,31 @@ def test_a_shard_that_could_not_be_written_whole_is_not_there(dataset, tmp_path,
     left = set(files(cache))
     whole = {f"small.shards/{name}" for name in ("00001.h5", "00002.h5", "plan.json")}
     assert "small.shards/plan.json" in left <= whole
+
+
+@pytest.mark.parametrize("call", range(1, 7))
+def test_a_shard_that_lacks_a_batch_is_not_there(dataset, tmp_path, whole, call):
+    """The network fails once: nothing that came after stands for what it did not give."""
+    calls = iter(range(1, 99))
+
+    class Fails(StandIn):
+        def start(self, frames: Tensor) -> Callable[[], Tensor]:
+            wait, number = super().start(frames), next(calls)
+
+            def give() -> Tensor:
+                if number == call:
+                    raise RuntimeError("the network failed")
+                return wait()
+
+            return give
+
+    cache = tmp_path / "small.h5"
+    extraction = replace(begin(dataset, cache), backbone=Fails())
+    with pytest.raises(RuntimeError, match="the network failed"):
+        extract(extraction, ignore)
+    assert "small.shards/00000.h5" not in files(cache)
+    extract(begin(dataset, cache), ignore)
+    assert files(cache) == whole
 
 
 def test_a_disk_that_fills_up_is_told_in_one_line(dataset, tmp_path, monkeypatch):

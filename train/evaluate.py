@@ -18,7 +18,7 @@ from attnact.files import write_text
 from attnact.model import Model
 from attnact.progress import progress
 from attnact.provenance import marked
-from attnact.train.clips import Clips, Ints
+from attnact.train.clips import Clips, Ints, windows
 from attnact.train.config import CLIP_FRAMES, TrainConfig
 from attnact.train.loss import clip_loss
 from attnact.train.store import FeatureStore, batches
@@ -61,7 +61,7 @@ def score_videos(
         store: holds the features of the clips.
         clips: of whole videos.
         labels: of every video of the cache, on the store's device.
-        config: gives the batch size, the scored steps, the vote and the form of the penalty.
+        config: gives the size of a training batch, the scored steps, the vote and the penalty.
 
     Raises:
         RunError: the model has come to weights that make no numbers.
@@ -100,8 +100,7 @@ def _scored(
 
     The batches are those of one process, so that the scores are the same to the bit.
     """
-    # Clips that share frames take little memory, and larger products are faster.
-    size = config.batch_size * min(4, -(-CLIP_FRAMES // config.test_stride))
+    size = _clips_at_once(clips, config)
     mine = np.arange(len(clips)) // size % ranks.count() == ranks.rank()
     for batch in batches(store, clips[np.flatnonzero(mine)], None, size):
         scores, maps = model(batch.X, batch.mask)
@@ -114,6 +113,17 @@ def _scored(
             None if seen is None else seen.cpu().numpy(),
             float(losses.cross_entropy.sum()),
         )
+
+
+def _clips_at_once(clips: Clips, config: TrainConfig) -> int:
+    """Up to four times as many as in training, for larger products are faster, as long as they
+    share so many frames that they take no more memory; the same in all processes."""
+    every, size = np.arange(len(clips)), config.batch_size
+    for more in (4 * size, 2 * size):
+        batches = (clips[every[start : start + more]] for start in range(0, len(clips), more))
+        if all(len(windows(batch)[0]) <= size * CLIP_FRAMES for batch in batches):
+            return more
+    return size
 
 
 def probabilities(scores: Tensor, multi_label: bool) -> Tensor:
