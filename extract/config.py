@@ -30,7 +30,9 @@ class ExtractConfig:
     resize: Annotated[Resize, "To 224×224, or to 256×256 and its centre 224×224."] = "squash"
     decoder: Annotated[Decoder, "decord is used only for files that it reads right."] = "pyav"
     compression: Annotated[Compression, "Of the cache; `none` and `gzip` need no plugin."] = "zstd"
-    dtype: Annotated[FeatureType, "Of the cache; `uint8` takes half, rounded by 0.4 %."] = "float16"
+    dtype: Annotated[
+        FeatureType, "Of the cache; `uint8`, rounded by 0.4 %, takes half the memory."
+    ] = "float16"
     runtime: Annotated[Runtime, "What runs the network; `auto` is the fastest installed."] = "auto"
     precision: Annotated[Precision, "`auto` is the fastest that keeps the features right."] = "auto"
     device: Annotated[str | None, "As torch names it.  [default: the GPU if there is one]"] = None

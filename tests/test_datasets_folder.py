@@ -202,7 +202,7 @@ def test_refused_lists(tmp_path: Path, text: str, message: str) -> None:
 
 def test_list_that_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes("path,label\ncafé.mp4,x\n".encode("latin-1"))
-    with pytest.raises(DatasetError, match="not UTF-8 text; save it"):
+    with pytest.raises(DatasetError, match="not UTF-8 text; give a folder, or a list saved as"):
         folder.load(tmp_path / "list.csv")
 
 

@@ -294,7 +294,7 @@ def test_torchrun(make_cache: Any, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{Path('runs/x/two')}: accuracy ")
-    assert done.stdout.count("\n") == done.stderr.count("; training on cpu, 2 processes\n") == 1
+    assert done.stdout.count("\n") == done.stderr.count("; the model on cpu, 2 processes\n") == 1
     run = open_run(tmp_path / "runs" / "x" / "two")
     assert run.summary()["videos"] == len(read_predictions(run.predictions, cache)[0])
     assert {file.suffix for file in run.folder.iterdir()} == {

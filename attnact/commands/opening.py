@@ -48,7 +48,7 @@ def open_features(cache: Any, folds: list[str], place: str, device: str | None) 
     videos = videos_in(cache, folds)
     store = open_store(cache, videos, place, where)  # type: ignore[arg-type]  # a checked choice
     by = f", {ranks.count()} processes" if ranks.count() > 1 else ""
-    note(f"{cache.path}: {describe(cache, videos, store)}; training on {where}{by}")
+    note(f"{cache.path}: {describe(cache, videos, store)}; the model on {where}{by}")
     for fold in folds:
         if ranks.rank() == 0 and (classes := ", ".join(untaught(cache, fold))):
             warning = f"no training video of fold {fold} shows {classes}, which its test videos do"

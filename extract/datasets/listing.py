@@ -73,7 +73,9 @@ def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             reader = csv.reader(stream, skipinitialspace=True, strict=True)
             rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except UnicodeDecodeError:
-        raise DatasetError(f"{file} is not UTF-8 text; save it as CSV in UTF-8") from None
+        raise DatasetError(
+            f"{file} is not UTF-8 text; give a folder, or a list saved as CSV in UTF-8"
+        ) from None
     except csv.Error as error:
         raise DatasetError(f"{file}, line {reader.line_num}: not CSV ({error})") from None
     rows = [(line, row) for line, row in rows if any(row)]
