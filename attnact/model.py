@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from attnact.attention import ContextAttention, LocationAttention
@@ -89,16 +88,12 @@ class AttentionLSTM(Model):
     def forward(self, X: Tensor | Windows, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Scores and attention maps; see `Model.forward`."""
         clips = windows_of(X)
-        hidden, cell, seen = self.before(clips, self.means(clips), mask)
+        hidden, cell, seen = self.before(clips, means_of(clips, self.head), mask)
         weights = [(weight[None], bias[None]) for weight, bias in self.gates()]
         states = [h[None] for h in hidden], [c[None] for c in cell]
         looks = self.attention.looks, [tensor[None] for tensor in seen]
         tops, maps = attend(clips, *states, weights, self.keep(clips), *looks)
         return self.head(tops[0]), maps[0]
-
-    def means(self, clips: Windows) -> Tensor:
-        """Of each frame over its locations, (B, T, C)."""
-        return means_of(clips, self.head.classes.weight.dtype)
 
     def before(
         self, clips: Windows, means: Tensor, mask: Tensor
@@ -137,7 +132,7 @@ class PooledLSTM(Model):
     def forward(self, X: Tensor | Windows, mask: Tensor) -> tuple[Tensor, None]:
         """Scores and no maps; see `Model.forward`."""
         clips = windows_of(X)
-        means = means_of(clips, self.head.classes.weight.dtype)
+        means = means_of(clips, self.head)
         hidden, cell = self.start(means, mask)
         seen = means if self.config.kind == "average" else clips.gather(clips.frames.amax(1))
         for i, layer in enumerate(self.layers):
@@ -163,9 +158,9 @@ def windows_of(X: Tensor | Windows) -> Windows:
     return X if isinstance(X, Windows) else Windows.of(X)
 
 
-def means_of(clips: Windows, dtype: torch.dtype) -> Tensor:
-    """The mean of each frame of the clips over its locations, (B, T, C)."""
-    known = clips.means
+def means_of(clips: Windows, head: Head) -> Tensor:
+    """The mean of each frame of the clips over its locations, (B, T, C), in the type of a head."""
+    known, dtype = clips.means, head.classes.weight.dtype
     return clips.gather(frame_means(clips.frames, dtype) if known is None else known.to(dtype))
 
 

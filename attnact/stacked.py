@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from attnact.layers import same_draws
-from attnact.model import AttentionLSTM, windows_of
+from attnact.model import AttentionLSTM, means_of, windows_of
 from attnact.recurrence import attend
 from attnact.windows import Windows
 
@@ -33,7 +33,7 @@ class StackedLSTMs(nn.Module):
     def forward(self, X: Tensor | Windows, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (M, B, T, N) and attention maps (M, B, T, L); see `Model.forward`."""
         model, clips = self.models, windows_of(X)
-        means = model.means(clips)
+        means = means_of(clips, model.head)
         each = self._each(lambda one, m: one.before(clips, means, mask))
         before = zip(*each, strict=True)
         hidden, cell, seen = (

@@ -116,12 +116,15 @@ def _scored(
 
 
 def _clips_at_once(clips: Clips, config: TrainConfig) -> int:
-    """Up to four times as many as in training, for larger products are faster, as long as they
-    share so many frames that they take no more memory; the same in all processes."""
+    """How many clips to score at a time, the same in all processes.
+
+    Larger products are faster: up to four times as many as in training, where they share so many
+    frames that these take no more memory.
+    """
     every, size = np.arange(len(clips)), config.batch_size
     for more in (4 * size, 2 * size):
-        batches = (clips[every[start : start + more]] for start in range(0, len(clips), more))
-        if all(len(windows(batch)[0]) <= size * CLIP_FRAMES for batch in batches):
+        parts = (clips[every[start : start + more]] for start in range(0, len(clips), more))
+        if all(len(windows(part)[0]) <= size * CLIP_FRAMES for part in parts):
             return more
     return size
 

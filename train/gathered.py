@@ -16,8 +16,8 @@ class Gathered(Windows):
     """The clips of a batch on a CPU, over frames (n, L, C) that a store in its memory has.
 
     A frame of each clip is gathered and widened in the cache of a core, some clips at a time, once
-    to look and once on the way back. To widen all frames first, and read them as floats each time,
-    moves twice as many bytes; that is done where clips share frames, or a model wants all at once.
+    to look and once on the way back. All frames are widened first, and read as floats each time,
+    only where clips share them or a model wants all at once.
     """
 
     def __init__(

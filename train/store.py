@@ -69,7 +69,7 @@ def open_store(
     """
     if place == "auto":
         place = ranks.from_first(
-            lambda: _choose(bytes_of(cache, videos, device.type == "cpu"), device)
+            lambda: _choose(bytes_of(cache, videos, with_means=device.type == "cpu"), device)
         )
     if place == "disk":
         return DiskStore(cache, device)
