@@ -17,6 +17,7 @@ install: $(READY)  ## Make .venv with attnact and all it needs
 
 # The stamp is written last: an install that was interrupted is done again.
 $(READY): pyproject.toml constraints.txt
+	@echo "making .venv: some GB, most of them torch; a few minutes"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

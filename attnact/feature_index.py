@@ -1,5 +1,6 @@
 """The index of a feature cache, written over its finished shards: one file to open."""
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +25,8 @@ from attnact.features import (
     shard_path,
 )
 from attnact.files import write_bytes
-from attnact.sealed import with_digest
-from attnact.tables import text_column, write_rows
+from attnact.sealed import unsealed, with_digest
+from attnact.tables import MOVED_TO, text_column, write_rows
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,41 @@ def write_index(
     for part in shard_path(cache, 0).parent.glob("*.h5.*.part"):  # of processes that were killed
         part.unlink(missing_ok=True)
     return FeatureCache(cache)
+
+
+def check_listing(cache: FeatureCache, listing: Listing) -> None:
+    """Holds what is asked for against what a finished cache lists.
+
+    Raises:
+        CacheError: they differ, but in where the videos are.
+    """
+    order = [row.video for row in cache.rows]
+    asked = (
+        ("data set", cache.name, listing.name),
+        ("classes", cache.classes, list(listing.classes)),
+        ("labels", cache.labels.tolist(), listing.labels[order].tolist()),
+        ("groups", cache.groups, [listing.groups[i] for i in order]),
+        ("folds", _lists(cache.folds), _lists({k: v[order] for k, v in listing.folds.items()})),
+    )
+    for what, made, wanted in asked:
+        if made != wanted:
+            raise CacheError(
+                f"{cache.path}: made with other {what}; delete this one file (not the shards) to "
+                "have it written anew, without the runs on it, or choose another --out"
+            )
+
+
+def move_root(cache: FeatureCache, root: Path) -> FeatureCache:
+    """The cache of videos that lie elsewhere now; to the runs on it it is the same."""
+    image = io.BytesIO(unsealed(cache.path.read_bytes()))
+    with h5py.File(image, "r+") as file:
+        file.attrs[MOVED_TO] = str(root)
+    write_bytes(cache.path, with_digest(image.getvalue()))
+    return FeatureCache(cache.path)
+
+
+def _lists(folds: Mapping[str, npt.NDArray[np.int8]]) -> dict[str, list[int]]:
+    return {name: sides.tolist() for name, sides in folds.items()}
 
 
 def _write_videos(file: Any, rows: Sequence[VideoRow], listing: Listing) -> None:

@@ -21,7 +21,7 @@ from attnact.compact import Cubes, Stored, to_float
 from attnact.errors import CacheError
 from attnact.sealed import is_broken
 from attnact.shards import DAMAGE, Shard, damage_told, open_hdf5, shard_path
-from attnact.tables import VideoRow, index_digest, read_rows, read_text
+from attnact.tables import MOVED_TO, VideoRow, index_digest, read_rows, read_text
 
 __all__ = [
     "CHANNELS",
@@ -50,6 +50,7 @@ DTYPES = ("<f2", "|u1", "<f4")  # of features, as numpy writes them
 class FeatureCache:
     """A finished cache, open for reading. Shards open when first read, in the process that reads.
 
+    root: the folder that the paths of the videos start from.
     rows: a `VideoRow` a video. The tables below stand in the same order.
     paths: the video files, relative to `root`.
     labels: (videos,) class indices, or (videos, N) rows of 0 and 1 for a multi-label data set.
@@ -72,7 +73,7 @@ class FeatureCache:
         with open_hdf5(path) as file, _damage_told(path):
             _check(file, path)
             self.name = str(file.attrs["name"])
-            self.root = Path(file.attrs["root"])
+            self.root = Path(file.attrs.get(MOVED_TO, file.attrs["root"]))
             self.digest = str(file.attrs["digest"])
             self.provenance: dict[str, str] = dict(file["provenance"].attrs)
             self.classes = read_text(file["classes"])

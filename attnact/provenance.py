@@ -1,6 +1,7 @@
 """When, how and with what a cache was made, as its provenance says it."""
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -19,8 +20,8 @@ def now() -> str:
 
 
 def command() -> str:
-    """What the user typed."""
-    return " ".join(["attnact", *sys.argv[1:]])
+    """What the user typed, as a shell takes it."""
+    return shlex.join(["attnact", *sys.argv[1:]])
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -45,6 +45,12 @@ def with_digest(content: bytes) -> bytes:
     return content + MARK + hashlib.sha256(content).hexdigest().encode()
 
 
+def unsealed(content: bytes) -> bytes:
+    """The same without the digest at its end, if it has one."""
+    whole, mark, _ = content.rpartition(MARK)
+    return whole if mark else content
+
+
 def is_broken(path: Path) -> bool:
     """Whether a file has a digest at its end and is not what it was; one without may be either."""
     content, mark, digest = path.read_bytes().rpartition(MARK)

@@ -9,6 +9,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+MOVED_TO = "moved_to"  # attribute of an index: where its videos are, if no longer at `root`
+
 
 @dataclass(frozen=True)
 class VideoRow:
@@ -62,8 +64,11 @@ def read_text(dataset: Any) -> list[str]:
 
 
 def index_digest(file: Any) -> str:
-    """SHA-256 of every table and attribute of an index or a shard but features, scales, itself."""
-    attributes = {key: str(value) for key, value in file.attrs.items() if key != "digest"}
+    """SHA-256 of every table and attribute of an index or a shard but features, scales, itself, and
+    where the videos were moved to.
+    """
+    free = ("digest", MOVED_TO)
+    attributes = {key: str(value) for key, value in file.attrs.items() if key not in free}
     content: dict[str, Any] = {"": attributes}
 
     def add(name: str, item: Any) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from attnact.errors import CacheError
 from attnact.extract.backbone import RANDOM, Backbone
 from attnact.extract.batches import Job
 from attnact.extract.choosing import choose_backbone, random_weights_path
@@ -20,7 +21,7 @@ from attnact.extract.making import Report, at_once, make_job, make_shards
 from attnact.extract.plan import Plan, Settings, check_same, divide, keep_plan, read_plan
 from attnact.extract.resize import FRAME_SIDE
 from attnact.extract.runtime import FRAMES_AT_ONCE
-from attnact.feature_index import Listing, write_index
+from attnact.feature_index import Listing, check_listing, move_root, write_index
 from attnact.features import FeatureCache
 from attnact.files import check_disk
 from attnact.progress import progress
@@ -52,7 +53,8 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig, beside: int = 
 
     Raises:
         WeightsError: the weights are missing or broken.
-        CacheError: the cache was begun with other settings or other videos.
+        CacheError: the cache was begun with other settings or other videos, or is finished and
+            lists them otherwise.
     """
     plan = read_plan(cache)
     backbone = choose_backbone(dataset, cache, config, plan)
@@ -72,6 +74,8 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig, beside: int = 
         plan = _new_plan(dataset, settings, config.time_limit)
     else:
         check_same(cache, plan, settings, paths)
+        if made := _made(cache):
+            check_listing(made, _listing(dataset))
     job = make_job(plan, cache, dataset.root, config, backbone.device, beside)
     return Extraction(dataset, backbone, job, config)
 
@@ -146,8 +150,18 @@ def extract(extraction: Extraction, report: Report, make: Make = make_here) -> F
         make(replace(extraction, job=replace(job, plan=plan)), missing, report)
     if plan.missing(job.cache):
         return None
-    listing, provenance = _listing(extraction.dataset), _provenance(extraction, plan)
-    return write_index(job.cache, len(plan.starts), listing, provenance)
+    listing = _listing(extraction.dataset)
+    if missing or not (made := _made(job.cache)):
+        return write_index(job.cache, len(plan.starts), listing, _provenance(extraction, plan))
+    return made if made.root == listing.root else move_root(made, listing.root)
+
+
+def _made(path: Path) -> FeatureCache | None:
+    """The finished cache; None if it is not there, or its index is to be written anew."""
+    try:
+        return FeatureCache(path)
+    except CacheError:
+        return None
 
 
 def _new_plan(dataset: Dataset, settings: Settings, time_limit: float) -> Plan:

@@ -140,7 +140,7 @@ def fit(
     count = "num_batches_tracked"
     shapes = {n: t.shape for n, t in network.state_dict().items() if not n.endswith(count)}
     found = {n: t for n, t in tensors.items() if not (n.endswith(count) or n.startswith(spare))}
-    advice = "give weights of the chosen backbone"
+    advice = "give weights of the chosen --backbone (Caffe's are for bvlc_googlenet)"
     for name in [*shapes, *found]:
         if name not in found:
             raise WeightsError(f"{path} lacks {name}: {advice}")

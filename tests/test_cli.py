@@ -88,6 +88,10 @@ def test_bad_choices_for_a_run_are_usage_errors(make_cache, tmp_path, monkeypatc
         ["sweep-lambda", "--lambdas", "0,-1"],
         ["sweep-lambda", "--lambdas", "0,ten"],
         ["sweep-lambda", "--folds", "1,9"],
+        ["train", "--name", "../x"],
+        ["train", "--name", "/tmp/x"],
+        ["train", "--name", ""],
+        ["sweep-lambda", "--name", "a/../../x"],
     ):
         result = CliRunner().invoke(cli.main, arguments)
         assert result.exit_code == 2, arguments

@@ -239,7 +239,8 @@ def test_other_choices_are_refused(trainer: Trainer, cache: FeatureCache, tmp_pa
     config = (tmp_path / "lambda0-fold1-seed0/config.json").read_bytes()
     found, _ = go(tmp_path, cache, [0, 1], [0], ["1"], epochs=2)
     assert penalties_of(found) == [1]
-    assert "made with other choices or another cache; use another --name" in found.failures[0][1]
+    told = "made with epochs 1, now asked for 2; use another --name"
+    assert found.failures[0][1].endswith(told)
     assert trainer.trained == ["lambda0-fold1-seed0", "lambda1-fold1-seed0"]
     assert (tmp_path / "lambda0-fold1-seed0/config.json").read_bytes() == config
 

@@ -51,6 +51,13 @@ def test_a_title_that_is_too_long_is_cut_off() -> None:
     assert (pixels[:20, -8:] == 255).all()
 
 
+def test_letters_of_any_language_are_drawn() -> None:
+    """A letter that a font lacks is a box, like the next one."""
+    titles = [drawn(240, 320, title=letter)[:24] for letter in "eéüßøżжλ"]
+    for i, one in enumerate(titles):
+        assert all((one != other).any() for other in titles[:i])
+
+
 @pytest.mark.skipif(not can_write_mp4(), reason="this PyAV has no H.264 encoder")
 def test_a_movie_is_whole_or_absent(tmp_path: Path) -> None:
     path = tmp_path / "movie.mp4"

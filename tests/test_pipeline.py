@@ -30,6 +30,7 @@ from attnact.extract.resize import resize
 from attnact.extract.video import read_frames
 from attnact.feature_writer import ShardWriter
 from attnact.features import Cubes, FeatureCache
+from attnact.sealed import is_broken
 from attnact.vocabulary import Resize
 
 CLIPS = {"dive/a.avi": 5, "dive/b.avi": 40, "run/c.mp4": 1, "run/d.avi": 33, "run/e.mpg": 20}
@@ -248,8 +249,50 @@ def test_a_finished_cache_is_not_made_again(dataset, tmp_path, monkeypatch):
     extraction = begin(dataset, cache)
     assert frames_left(extraction) == 0
     assert f"all {SHARDS} shards of {cache} are there" in describe(extraction)
+    monkeypatch.setattr(pipeline, "versions", lambda *packages: {"torch": "a later one"})
     extract(extraction, ignore)
     assert files(cache) == before
+
+
+def change(dataset: Dataset, what: str) -> Dataset:
+    videos, sides = dataset.videos, dataset.folds["1"]
+    return replace(
+        dataset,
+        **{
+            "data set": {"name": "ucf11"},
+            "classes": {"classes": ("dive", "walk")},
+            "labels": {"videos": (replace(videos[0], labels=(1,)), *videos[1:])},
+            "groups": {"videos": (replace(videos[0], group="group 1"), *videos[1:])},
+            "folds": {"folds": {"1": sides[::-1], "2": sides}},
+        }[what],
+    )
+
+
+@pytest.mark.parametrize("what", ["data set", "classes", "labels", "groups", "folds"])
+def test_a_finished_cache_is_not_listed_otherwise(dataset, tmp_path, what):
+    cache = tmp_path / "small.h5"
+    extract(begin(dataset, cache), ignore)
+    before, other = files(cache), change(dataset, what)
+    with pytest.raises(CacheError, match=f"small.h5: made with other {what}; delete this one file"):
+        begin(other, cache)
+    assert files(cache) == before
+    cache.unlink()
+    extract(begin(other, cache), ignore)
+    assert len(files(cache)) == len(before)
+    begin(other, cache)
+
+
+def test_videos_that_were_moved(dataset, tmp_path):
+    """To the runs on it the cache is the same; every byte of it is but where the videos are."""
+    cache, moved = tmp_path / "small.h5", tmp_path / "moved"
+    first = extract(begin(dataset, cache), ignore)
+    shutil.copytree(dataset.root, moved)
+    for root in (moved, dataset.root):
+        again = extract(begin(replace(dataset, root=root), cache), ignore)
+        assert (again.root, again.digest) == (root.resolve(), first.digest)
+        assert again.provenance == first.provenance
+        hold(again, moved)
+        assert not is_broken(cache)
 
 
 def test_the_plan_in_words(dataset, tmp_path):

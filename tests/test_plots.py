@@ -113,7 +113,7 @@ def test_strips_of_any_length(n: int, tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 255, (n, 48, 64, 3)).astype(np.uint8)
     maps = np.stack([one_hot(i) for i in range(n)])
     path = tmp_path / "a [x]; b.png"
-    plot_attention(path, frames, maps, ["x"] * n, "an é_$title")
+    plot_attention(path, frames, maps, ["x"] * n, "an é_$title \U000e0001 $x_{$ 打球")
     assert pixels(path).shape[1] == pytest.approx(130 * (1.5 * n + 0.4), abs=2)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 

@@ -335,7 +335,7 @@ def test_dropout_of_a_share_is_that_of_the_batch() -> None:
 
 
 def test_memory_is_for_all_processes(cache: FeatureCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(store, "free_memory", lambda: 1000)
     assert store._choose(600, torch.device("cpu")) == "host"
     monkeypatch.setattr(ranks, "on_this_machine", lambda: 2)
     assert store._choose(600, torch.device("cpu")) == "disk"

@@ -92,7 +92,7 @@ def test_only_what_differs_is_compared(page):
     assert shown == {
         "first": ["attention", "0", "0", "1, 2", "0"],
         "even": ["attention", "10", "0.15", "1", "0"],
-        "mean": ["average", "0", "0", "1", "0"],
+        "mean": ["average", "–", "0", "1", "0"],
     }
     assert page.source.index('<dl id="common">') > 0
     assert "hidden_size" in page.text

@@ -134,13 +134,18 @@ _UNREAD: Mapping[str, Sequence[str]] = {
 }
 
 
-def unread(choices: Mapping[str, Any], config: TrainConfig) -> list[str]:
-    """What the user chose, other than its default, and the model of the run does not read."""
+def idle(config: TrainConfig) -> list[str]:
+    """The choices that the model of the run does not read."""
     names = list(_UNREAD[config.model])
     if config.attention == "location" and config.model == "attention":
         names.append("attention_layers")
+    return names
+
+
+def unread(choices: Mapping[str, Any], config: TrainConfig) -> list[str]:
+    """What the user chose, other than its default, and the model of the run does not read."""
     usual = TrainConfig()
-    return [name for name in names if choices.get(name) not in (None, getattr(usual, name))]
+    return [name for name in idle(config) if choices.get(name) not in (None, getattr(usual, name))]
 
 
 _WIDER: Mapping[Any, Any] = {

@@ -8,7 +8,7 @@ nothing but λ train as one stack (`lockstep`).
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -213,8 +213,14 @@ def _begin(path: Path, config: TrainConfig, cache: FeatureCache) -> Run:
     if not (path / "config.json").exists():
         return create_run(path, config, cache)
     run = open_run(path)
-    if run.config != config or run.cache_digest != cache.digest:
-        raise AttnactError(f"{path}: made with other choices or another cache; use another --name")
+    if run.cache_digest != cache.digest:
+        raise AttnactError(f"{path}: made with another cache; use another --name")
+    for name, asked in asdict(config).items():
+        chosen = getattr(run.config, name)
+        if chosen != asked:
+            raise AttnactError(
+                f"{path}: made with {name} {chosen}, now asked for {asked}; use another --name"
+            )
     return run
 
 

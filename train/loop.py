@@ -122,7 +122,10 @@ def _way(run: Run, cache: FeatureCache, store: FeatureStore, tensorboard: bool) 
     videos = fold_videos(cache, run.config.fold, Split.TRAIN)
     test = fold_videos(cache, run.config.fold, Split.TEST)
     if not len(videos) or not len(test):
-        raise RunError(f"{cache.path}: fold {run.config.fold} has no videos to train or test on")
+        failed = f" ({len(cache.failures)} videos failed)" if cache.failures else ""
+        raise RunError(
+            f"{cache.path}: fold {run.config.fold} has no videos to train or test on{failed}"
+        )
     state = ranks.from_first(lambda: _begun(run))
     enough = -np.inf
     if run.config.validation > 0:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from attnact.files import publish
+from attnact.train.fonts import font_of
 from attnact.train.plots import Frames, legend, light, shine
 
 CODEC = "libx264"
@@ -128,7 +129,7 @@ def _draw_score(sheet: Image.Image, top: int, name: str, score: float) -> None:
 
 def _text(sheet: Image.Image, top: int, text: str, left: int = MARGIN, room: int = 0) -> None:
     """A line of text, cut off where there is no more room."""
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.truetype(font_of(text), TEXT)
     room = room or sheet.width - left - MARGIN
     if draw.textlength(text, font=font) > room:
         while text and draw.textlength(text + "…", font=font) > room:

@@ -1,18 +1,22 @@
 """Pictures: a sweep, a confusion matrix, and a clip with the attention over it."""
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter1d
 
 from attnact.features import LOCATIONS, ROWS
 from attnact.train.evaluate import MASS
+from attnact.train.fonts import families
 from attnact.train.grid import Grid
 from attnact.train.measures import Interval
 
@@ -23,31 +27,30 @@ Frames = npt.NDArray[np.uint8]
 
 def plot_sweep(path: Path, found: Grid, metric: str, title: str) -> None:
     """The metric against λ, and the attention's spread against λ; a dot a seed."""
-    figure = Figure((10, 3.4), layout="constrained")
-    figure.suptitle(title)
-    panels = (
-        (f"{metric} (%)", [[100 * v for v in row.values] for row in found.rows], None),
-        ("entropy of the maps (nats)", [row.entropy for row in found.rows], np.log(LOCATIONS)),
-        (
-            "locations with 90 % of the attention (%)",
-            [[100 * v for v in row.spread] for row in found.rows],
-            100 * np.ceil(MASS * LOCATIONS) / LOCATIONS,
-        ),
-    )
-    for axes, (label, values, everywhere) in zip(figure.subplots(1, 3), panels, strict=True):
-        for i, seeds in enumerate(values):
-            axes.plot([i] * len(seeds), seeds, "o", color="#8fb3d9", markersize=5)
-        axes.plot([np.mean(seeds) for seeds in values], "o-", color="#1f4e79")
-        if everywhere is not None:
-            axes.axhline(everywhere, color="gray", linestyle=":", label="looking everywhere")
-            axes.legend(fontsize="small")
-        axes.set_xticks(
-            range(len(found.rows)), [f"{row.config.attention_penalty:g}" for row in found.rows]
+    with _figure(path, (10, 3.4)) as figure:
+        figure.suptitle(title)
+        panels = (
+            (f"{metric} (%)", [[100 * v for v in row.values] for row in found.rows], None),
+            ("entropy of the maps (nats)", [row.entropy for row in found.rows], np.log(LOCATIONS)),
+            (
+                "locations with 90 % of the attention (%)",
+                [[100 * v for v in row.spread] for row in found.rows],
+                100 * np.ceil(MASS * LOCATIONS) / LOCATIONS,
+            ),
         )
-        axes.set_xlabel("attention penalty λ")
-        axes.set_title(label, fontsize="medium")
-        axes.grid(alpha=0.3)
-    _save(figure, path)
+        for axes, (label, values, everywhere) in zip(figure.subplots(1, 3), panels, strict=True):
+            for i, seeds in enumerate(values):
+                axes.plot([i] * len(seeds), seeds, "o", color="#8fb3d9", markersize=5)
+            axes.plot([np.mean(seeds) for seeds in values], "o-", color="#1f4e79")
+            if everywhere is not None:
+                axes.axhline(everywhere, color="gray", linestyle=":", label="looking everywhere")
+                axes.legend(fontsize="small")
+            axes.set_xticks(
+                range(len(found.rows)), [f"{row.config.attention_penalty:g}" for row in found.rows]
+            )
+            axes.set_xlabel("attention penalty λ")
+            axes.set_title(label, fontsize="medium")
+            axes.grid(alpha=0.3)
 
 
 def plot_table1(
@@ -58,31 +61,29 @@ def plot_table1(
     title: str,
 ) -> None:
     """Each row's metric, a dot a seed; beside it the differences with their intervals."""
-    figure = Figure((11, 0.32 * max(len(rows), len(compared)) + 1.5), layout="constrained")
-    figure.suptitle(title)
-    left, right = figure.subplots(1, 2)
-    for y, values in enumerate(rows.values()):
-        left.plot([100 * value for value in values], [y] * len(values), "o", color="#8fb3d9")
-        left.plot(100 * np.mean(values), y, "|", color="#1f4e79", markersize=16)
-    left.set_yticks(range(len(rows)), rows)
-    left.set_title(f"{metric} (%), a dot a seed", fontsize="medium")
-    _intervals(right, {name: it.scaled(100) for name, it in compared.items()})
-    right.set_title("difference in points, 95 % interval", fontsize="medium")
-    for axes in (left, right):
-        axes.invert_yaxis()
-        axes.grid(alpha=0.3, axis="x")
-    _save(figure, path)
+    with _figure(path, (11, 0.32 * max(len(rows), len(compared)) + 1.5)) as figure:
+        figure.suptitle(title)
+        left, right = figure.subplots(1, 2)
+        for y, values in enumerate(rows.values()):
+            left.plot([100 * value for value in values], [y] * len(values), "o", color="#8fb3d9")
+            left.plot(100 * np.mean(values), y, "|", color="#1f4e79", markersize=16)
+        left.set_yticks(range(len(rows)), rows)
+        left.set_title(f"{metric} (%), a dot a seed", fontsize="medium")
+        _intervals(right, {name: it.scaled(100) for name, it in compared.items()})
+        right.set_title("difference in points, 95 % interval", fontsize="medium")
+        for axes in (left, right):
+            axes.invert_yaxis()
+            axes.grid(alpha=0.3, axis="x")
 
 
 def plot_intervals(path: Path, found: Mapping[str, Interval], label: str) -> None:
     """A point and its 95 % interval for each name."""
-    figure = Figure((8, 0.32 * len(found) + 1.2), layout="constrained")
-    axes = figure.subplots()
-    _intervals(axes, found)
-    axes.set_xlabel(f"{label}; 95 % interval")
-    axes.invert_yaxis()
-    axes.grid(alpha=0.3, axis="x")
-    _save(figure, path)
+    with _figure(path, (8, 0.32 * len(found) + 1.2)) as figure:
+        axes = figure.subplots()
+        _intervals(axes, found)
+        axes.set_xlabel(f"{label}; 95 % interval")
+        axes.invert_yaxis()
+        axes.grid(alpha=0.3, axis="x")
 
 
 def plot_confusion(
@@ -91,20 +92,19 @@ def plot_confusion(
     """True classes down, predicted classes across; each row's share as the shade."""
     N = len(classes)
     side = max(4.0, 0.28 * N + 2.5)
-    figure = Figure((side, side), layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(title, fontsize="small")
-    share = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(N), classes, rotation=90)
-    axes.set_yticks(range(N), classes)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    if N <= 20:
-        for (true, predicted), count in np.ndenumerate(matrix):
-            color = "white" if share[true, predicted] > 0.5 else "black"
-            axes.text(predicted, true, str(count), ha="center", va="center", color=color)
-    _save(figure, path)
+    with _figure(path, (side, side)) as figure:
+        axes = figure.subplots()
+        axes.set_title(title, fontsize="small")
+        share = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        axes.set_xticks(range(N), classes, rotation=90)
+        axes.set_yticks(range(N), classes)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        if N <= 20:
+            for (true, predicted), count in np.ndenumerate(matrix):
+                color = "white" if share[true, predicted] > 0.5 else "black"
+                axes.text(predicted, true, str(count), ha="center", va="center", color=color)
 
 
 def plot_attention(
@@ -123,14 +123,13 @@ def plot_attention(
         title: a line over the strip.
     """
     n, height, width = frames.shape[:3]
-    figure = Figure((1.5 * n + 0.4, 1.5 * 2 * height / width + 0.9), layout="constrained")
-    white = brightest(maps)
-    figure.suptitle(f"{title}\n{legend(white)}", fontsize=9)
-    axes = figure.subplots(2, n, squeeze=False)
-    for i in range(n):
-        _show(axes[0, i], frames[i], "")
-        _show(axes[1, i], light(frames[i], maps[i], white), labels[i])
-    _save(figure, path)
+    with _figure(path, (1.5 * n + 0.4, 1.5 * 2 * height / width + 0.9)) as figure:
+        white = brightest(maps)
+        figure.suptitle(f"{title}\n{legend(white)}", fontsize=9)
+        axes = figure.subplots(2, n, squeeze=False)
+        for i in range(n):
+            _show(axes[0, i], frames[i], "")
+            _show(axes[1, i], light(frames[i], maps[i], white), labels[i])
 
 
 def legend(white: float) -> str:
@@ -197,8 +196,17 @@ def _show(axes: Any, image: Frames, label: str) -> None:
     axes.set_xlabel(label, fontsize=8)
 
 
-def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
+@contextmanager
+def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
+    """A figure of so many inches, written to the PNG when it is drawn."""
     part = path.with_suffix(".part.png")
-    figure.savefig(part, dpi=130, metadata={"Software": None})
+    with (
+        rc_context({"font.family": families(), "text.parse_math": False}),  # a $ is a $
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box stands for the letter
+        figure = Figure(size, layout="constrained")
+        yield figure
+        FigureCanvasAgg(figure)
+        figure.savefig(part, dpi=130, metadata={"Software": None})
     part.replace(path)

@@ -4,12 +4,10 @@ All three give the same batches; `auto` takes the first that fits. Features stay
 type, float16 or uint8, until the batch is on the device and its step begins.
 """
 
-import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from torch import Tensor
 from attnact import ranks
 from attnact.errors import RunError
 from attnact.features import CHANNELS, LOCATIONS, FeatureCache
+from attnact.memory import free_memory
 from attnact.train.clips import Clips, Ints, windows
 from attnact.train.config import CLIP_FRAMES
 from attnact.train.gathered import Gathered
@@ -223,20 +222,9 @@ def _hand_over(cubes: Stored, arrived: Any, device: torch.device) -> None:
 def _choose(needed: int, device: torch.device) -> Place:
     if device.type == "cuda" and needed < ROOM * _free_on(device):
         return "device"
-    each = _free_memory() / ranks.on_this_machine()
+    each = free_memory() / ranks.on_this_machine()
     return "host" if needed < ROOM * each else "disk"
 
 
 def _free_on(kept: torch.device) -> int:
-    return int(torch.cuda.mem_get_info(kept)[0]) if kept.type == "cuda" else _free_memory()
-
-
-def _free_memory() -> int:
-    """Bytes of host memory that programs can still have."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return int(torch.cuda.mem_get_info(kept)[0]) if kept.type == "cuda" else free_memory()

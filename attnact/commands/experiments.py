@@ -18,7 +18,7 @@ from attnact.cli_options import (
     features_in_option,
     options_of,
 )
-from attnact.commands.opening import find_cache, open_engine, open_features
+from attnact.commands.opening import find_cache, open_engine, open_features, run_folder
 from attnact.progress import note
 from attnact.train.config import TrainConfig
 
@@ -134,7 +134,7 @@ def _train(
     config = resolve(options, found)
     wanted, all_seeds = rows(config), choices(seeds, int)
     chosen = choices(folds, str, list(found.folds)) if folds else [config.fold]
-    folder = Path("runs", found.path.stem, name)
+    folder = run_folder(found, name)
     open_store = once(partial(open_features, found, chosen, features_in, device))
     with open_engine(engine, address, task_cpus, task_gpus, device) as cluster:
         if cluster is None:

@@ -35,6 +35,13 @@ def find_cache(path: Path | None) -> Any:
     return FeatureCache(found[0])
 
 
+def run_folder(cache: Any, name: str) -> Path:
+    """Where a run of this name lies, or a folder of runs: in runs/CACHE."""
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"--name {name!r} is no folder in runs/{cache.path.stem}")
+    return Path("runs", cache.path.stem, name)
+
+
 def open_features(cache: Any, folds: list[str], place: str, device: str | None) -> Any:
     """The features of the videos of some folds, and a line that says where they are."""
     import torch

@@ -13,7 +13,7 @@ from attnact.cli_options import (
     given,
     options_of,
 )
-from attnact.commands.opening import find_cache, open_features
+from attnact.commands.opening import find_cache, open_features, run_folder
 from attnact.train.config import TrainConfig
 
 
@@ -75,11 +75,11 @@ def _begin(cache: Any, name: str | None, wanted: dict[str, Any]) -> Any:
     from attnact.train.config import resolve, unread
 
     config = resolve(wanted, cache)
-    if idle := unread(wanted, config):
+    if ignored := unread(wanted, config):
         what = "location attention" if config.model == "attention" else f"model {config.model}"
-        click.echo(f"attnact: warning: {what} does not use {', '.join(idle)}", err=True)
+        click.echo(f"attnact: warning: {what} does not use {', '.join(ignored)}", err=True)
     folder = Path("runs", cache.path.stem)
-    path = folder / name if name else runs.free_name(folder, config)
+    path = runs.free_name(folder, config) if name is None else run_folder(cache, name)
     return runs.create_run(path, config, cache)
 
 
@@ -127,7 +127,7 @@ def import_released_model(
     from attnact.train.imported import import_run
 
     found = find_cache(cache)
-    folder = Path("runs", found.path.stem, name)
+    folder = run_folder(found, name)
     import_run(archive, folder, found, fold, temperature_inverse)
     click.echo(f"{folder} holds the model; next: attnact evaluate {folder}")
 

@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from attnact.errors import RunError
 from attnact.page.folders import names_of, tree
-from attnact.train.config import TrainConfig
+from attnact.train.config import TrainConfig, idle
 from attnact.train.evaluate import Floats, metric, metric_name
 from attnact.train.runs import Run, open_run
+
+NONE = "–"  # a choice that was not made
 
 
 @dataclass(frozen=True)
@@ -198,21 +200,29 @@ def differing(settings: Sequence[Setting]) -> dict[str, list[str]]:
     """Each choice in which the settings differ, but for seed and fold, and what each chose."""
     rows = [
         {"cache": f"{it.runs[0].run.cache.stem} ({it.runs[0].run.cache_digest[:8]})"}
-        | {name: _text(value) for name, value in asdict(it.config).items()}
+        | _choices(it.config)
         for it in settings
     ]
-    return {
-        name: [row[name] for row in rows]
-        for name in rows[0]
-        if len({row[name] for row in rows}) > 1
-    }
+    values = _values(rows)
+    return {name: [row.get(name, NONE) for row in rows] for name in values if len(values[name]) > 1}
 
 
 def common(settings: Sequence[Setting]) -> dict[str, str]:
-    """Each choice that all settings share, but for seed and fold."""
-    first, differs = asdict(settings[0].config), differing(settings)
-    skipped = {"seed", "fold", *differs}
-    return {name: _text(value) for name, value in first.items() if name not in skipped}
+    """Each choice that all settings share which read it, but for seed and fold."""
+    values = _values([_choices(it.config) for it in settings])
+    return {name: next(iter(told)) for name, told in values.items() if len(told) == 1}
+
+
+def _choices(config: TrainConfig) -> dict[str, str]:
+    """The choices in words, but those that the model does not read."""
+    skipped = {"seed", "fold", *idle(config)}
+    return {name: _text(value) for name, value in asdict(config).items() if name not in skipped}
+
+
+def _values(rows: Sequence[dict[str, str]]) -> dict[str, set[str]]:
+    """What was chosen for each name, in the order of the first row that has all of them."""
+    names = dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row)
+    return {name: {row[name] for row in rows if name in row} for name in names}
 
 
 def _common_name(names: Sequence[str]) -> str:
@@ -224,7 +234,7 @@ def _common_name(names: Sequence[str]) -> str:
 
 
 def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else "–" if value is None else str(value)
+    return f"{value:g}" if isinstance(value, float) else NONE if value is None else str(value)
 
 
 def _history(path: Path) -> list[dict[str, Any]]:

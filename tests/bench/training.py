@@ -4,15 +4,21 @@ The bound is the arithmetic at the rate of a large matrix product, and reading t
 (once to score) at the rate at which memory is read, all measured in the same runs.
 """
 
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 from attnact.attention import attention_penalty
 from attnact.model import AttentionLSTM, ModelConfig
 from attnact.replayed import Replayed, replays
+from attnact.train.clips import cut_clips
+from attnact.train.gathered import Gathered
+from attnact.train.store import batches, open_store
 from attnact.vocabulary import AttentionForm
 from attnact.windows import Window, Windows
 from tests.bench.hmdb51 import NAME, hmdb51
@@ -27,6 +33,7 @@ from tests.bench.measuring import (
     ratio,
     reading,
 )
+from tests.bench.sweep import make
 from tests.plain_recurrence import plain_recurrence
 
 CLASSES, T, L, C, H, LAYERS = 51, 30, 49, 1024, 512, 3
@@ -56,6 +63,8 @@ def rows(quick: bool) -> Iterator[Row]:
             torch.set_num_threads(count)
             told = "on the GPU" if on_gpu else "1 thread" if count == 1 else f"{count} threads"
             yield from steps(form, B, runs, told)
+            if form == "location" and not on_gpu:
+                yield from steps_from_memory(B, runs, told)
             torch.set_num_threads(threads)
     for form in FORMS:
         yield scoring(form, 256 if quick else 8192 if on_gpu else 1024, runs)
@@ -72,8 +81,8 @@ def steps(form: AttentionForm, B: int, runs: int, threads: str) -> Iterator[Row]
     plain, *mine, reads = in_turn([*works, read], runs, repeat=2)
     work = training_work(form, B)
     for dtype, ours, products in zip(TYPES, mine[::2], mine[1::2], strict=True):
-        rate = figure([OPERATIONS / taken for taken in products])
-        bound = work.bound(rate, figure([size / taken for taken in reads]))
+        rate, speed = limits(products, reads, size)
+        bound = work.bound(rate, speed)
         name = str(dtype).removeprefix("torch.")
         yield Row(
             f"training step, {form}, B {B}, 3×512, {name}, {threads}",
@@ -85,26 +94,57 @@ def steps(form: AttentionForm, B: int, runs: int, threads: str) -> Iterator[Row]
         )
 
 
+def steps_from_memory(B: int, runs: int, threads: str) -> Iterator[Row]:
+    """A step whose clips are float16 in memory until it looks at their frames, as a CPU trains."""
+    X, clips = torch.rand(B, T, L, C), in_memory(B)
+    read, size = reading()
+    for dtype in TYPES:
+        works = [step("location", clips, dtype), step("location", X, dtype), product(dtype), read]
+        ours, ready, products, reads = in_turn(works, runs, repeat=2)
+        rate, speed = limits(products, reads, size)
+        bound = training_work("location", B, feature=2).bound(rate, speed)
+        name = str(dtype).removeprefix("torch.")
+        yield Row(
+            f"the same from float16 in memory, {name}, {threads}",
+            figure(ours).text(*UNIT),
+            f"{figure(ready).text(*UNIT)} on floats that lie ready, "
+            f"{ratio(ready, ours).text('×', digits=2)}",
+            f"{bound:.2f} s; {figure(ours).median / bound:.2f} of it",
+        )
+
+
+def in_memory(B: int) -> Windows:
+    """A batch of clips of made features, as training has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        cache = make(Path(folder))
+        store = open_store(cache, np.arange(len(cache.paths)), "host", DEVICE)
+    clips = cut_clips(cache, np.arange(len(cache.paths)), fps=30, stride=1, form="paper")
+    drawn = np.random.default_rng(0).choice(len(clips), B, replace=False)
+    X = next(batches(store, clips, drawn, B)).X
+    assert isinstance(X, Gathered)
+    return X
+
+
 def step(
     form: AttentionForm,
-    X: torch.Tensor,
+    X: torch.Tensor | Windows,
     dtype: torch.dtype | None,
     plain: bool = False,
     **shape: int,
 ) -> Callable[[], object]:
-    """A step of training on X (B, T, L, C), as `attnact train` takes it or the plain loop does.
+    """A step of training on clips (B, T, L, C), as `attnact train` takes it or the plain loop does.
 
     shape: of the model, where it is another than 3×512 and 51 classes.
     """
     torch.manual_seed(0)
-    B, T = X.shape[:2]
+    B, T = len(X), X.steps if isinstance(X, Windows) else X.shape[1]
     config = {"classes": CLASSES, "lstm_layers": LAYERS, **shape}
     model = AttentionLSTM(ModelConfig(attention=form, **config)).to(DEVICE)
     optimizer = torch.optim.Adam(model.parameters(), weight_decay=2e-5, fused=not plain)
     labels = torch.randint(0, model.config.classes, (B,), device=DEVICE).repeat_interleave(T)
     mask = torch.ones(B, T, device=DEVICE)
 
-    def learn(X: torch.Tensor) -> torch.Tensor:
+    def learn(X: torch.Tensor | Windows) -> torch.Tensor:
         with torch.autocast(DEVICE.type, dtype or torch.float32, dtype == torch.bfloat16):
             if plain:
                 tops, maps = plain_recurrence(model, X, plain_dropout(B))
@@ -159,9 +199,7 @@ def scoring(form: AttentionForm, clips: int, runs: int) -> Row:
     mine, peer, products, reads = in_turn(
         [ours, theirs, product(torch.float32), read], runs, repeat=2
     )
-    rate = figure([OPERATIONS / taken for taken in products])
-    work = scoring_work(form, clips)
-    bound = work.bound(rate, figure([size / taken for taken in reads]))
+    bound = scoring_work(form, clips).bound(*limits(products, reads, size))
     speed = figure([clips / taken for taken in mine])
     peers = figure([some / taken for taken in peer])
     return Row(
@@ -185,10 +223,19 @@ def layer_operations(form: AttentionForm, clips: int) -> float:
     return 2.0 * clips * T * (gates + head + looks)
 
 
-def training_work(form: AttentionForm, B: int) -> Work:
-    """Forward, and back to the inputs and to the weights; the features get no gradient."""
+def limits(products: list[float], reads: list[float], size: int) -> tuple[Figure, Figure]:
+    """Operations and bytes a second, by the seconds of a product and of reading so many bytes."""
+    rate = figure([OPERATIONS / taken for taken in products])
+    return rate, figure([size / taken for taken in reads])
+
+
+def training_work(form: AttentionForm, B: int, feature: int = 4) -> Work:
+    """Forward, and back to the inputs and to the weights; the features get no gradient.
+
+    feature: bytes of one, as it lies in memory.
+    """
     projected = 2 * 2.0 * B * T * L * C * C if form == "context" else 0.0
-    return Work(3 * layer_operations(form, B) + projected, 2 * 4.0 * B * T * L * C)
+    return Work(3 * layer_operations(form, B) + projected, 2.0 * feature * B * T * L * C)
 
 
 def scoring_work(form: AttentionForm, clips: int) -> Work:
