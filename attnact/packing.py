@@ -26,7 +26,7 @@ from attnact.vocabulary import Compression
 
 FRAMES = 4  # in a chunk: 392 KiB of float16
 AT_ONCE = 8  # chunks that a thread is given, for to start and to end a piece of work costs as well
-UNDER_WAY = 8  # such pieces of one shard: more than a batch of several videos is divided into
+UNDER_WAY = 8  # such pieces of one shard: more than a batch of a few videos is divided into
 LEVEL = 1  # of zstd and gzip, and what the filters of the data sets are told
 
 _thread = threading.local()  # has a compressor, which serves one thread at a time

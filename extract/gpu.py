@@ -6,6 +6,7 @@ Several threads bring frames to a GPU beside the network.
 import mmap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 
 import numpy as np
 import torch
@@ -55,8 +56,14 @@ def pin(memory: mmap.mmap, gpu: torch.device) -> bool:
             return True
         with suppress(RuntimeError):
             torch.ones(1, device=gpu)  # would else be told of it by the next work, as its own error
-    note(f"{gpu} does not pin memory ({runtime.cudaGetErrorString(answer)}): copies take longer")
+    _refused(gpu, runtime.cudaGetErrorString(answer))
     return False
+
+
+@cache
+def _refused(gpu: torch.device, why: str) -> None:
+    """Says so, once and not for each decoder."""
+    note(f"{gpu} does not pin memory ({why}): copies take longer")
 
 
 def unpin(memory: mmap.mmap, gpu: torch.device) -> None:

@@ -74,6 +74,7 @@ def make_shards(backbone: Backbone, job: Job, shards: Sequence[int], report: Rep
 
     Raises:
         CacheError: a shard cannot be written.
+        DecoderError: no decoder starts, or there is no memory for its frames.
     """
     readers, most = Readers(job, shards), under_way(job.size, job.device)
     written: deque[Future[None]] = deque()

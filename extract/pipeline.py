@@ -143,6 +143,7 @@ def extract(extraction: Extraction, report: Report, make: Make = make_here) -> F
 
     Raises:
         CacheError: not enough disk, or a cache begun with other settings.
+        DecoderError: see `make_shards`.
     """
     job, plan = extraction.job, begin(extraction)
     missing = plan.missing(job.cache)

@@ -198,6 +198,20 @@ def test_a_decoder_killed_between_frames_leaves_its_file_whole(clips, read, runn
         hold(path, file)
 
 
+def test_a_decoder_may_be_killed_once_a_file(clips, running):
+    path, seen, hurt = clips / "long.avi", [], set()
+    for position, event in decode([path] * 2, "pyav", "squash", PATIENCE):
+        seen.append((position, event))
+        if position not in hurt:
+            hurt.add(position)
+            (decoder,) = running()
+            decoder.kill()
+            decoder.wait()
+    for file in gather(iter(seen)):
+        hold(path, file)
+    assert len(hurt) == 2
+
+
 def test_a_decoder_that_crashes_by_itself_fails_its_file(clips, running):
     paths = [clips / "long.avi", clips / "more.avi"]
     events = decode(paths, "pyav", "squash", PATIENCE)
