@@ -80,6 +80,10 @@ def test_what_a_run_leaves(whole: Run, cache: FeatureCache) -> None:
     assert summary["value"] == metric(scores, cache.labels[videos])
     assert (summary["metric"], summary["fold"], summary["videos"]) == ("accuracy", "1", 3)
     assert summary["random_weights"] is True
+    assert (summary["backbone"], summary["weights"]) == (
+        cache.provenance["backbone"],
+        cache.provenance["weights"],
+    )
     checkpoint = load_checkpoint(whole.model)
     assert checkpoint.features == cache.provenance
     assert (checkpoint.classes, checkpoint.multi_label) == (cache.classes, False)

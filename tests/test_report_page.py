@@ -96,6 +96,9 @@ def test_only_what_differs_is_compared(page):
     }
     assert page.source.index('<dl id="common">') > 0
     assert "hidden_size" in page.text
+    shared = re.search(r'<dl id="common">.*?</dl>', page.source, re.DOTALL)[0]
+    assert "<dt>features</dt><dd>googlenet, random" in shared
+    assert "<dt>cache</dt><dd>small (" in shared
 
 
 def test_one_run_has_nothing_to_compare(work, tmp_path):

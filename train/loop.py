@@ -176,6 +176,8 @@ def describe_scores(cache: FeatureCache, scored: VideoScores) -> dict[str, Any]:
         "videos": len(scored.videos),
         "attention_entropy": entropy,
         "attention_spread": spread,
+        "backbone": cache.provenance.get("backbone", ""),
+        "weights": cache.provenance.get("weights", ""),
         "random_weights": cache.random_weights,
     }
 

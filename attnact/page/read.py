@@ -60,13 +60,15 @@ class ShownRun:
     name: of its folder, or the whole path where two folders have one name.
     history: the lines of its `metrics.jsonl`.
     predictions: None while it is not finished.
-    random_weights: whether its features are of random weights, as far as it is known.
+    features: the backbone and its weights, as far as they are known.
+    random_weights: whether those are random, as far as it is known.
     """
 
     run: Run
     name: str
     history: list[dict[str, Any]]
     predictions: Predictions | None
+    features: str
     random_weights: bool
 
 
@@ -135,7 +137,8 @@ def read_run(folder: Path, name: str) -> ShownRun:
     if run.finished and run.predictions.is_file():
         predictions = read_scores(run.predictions, summary.get("metric") == metric_name(True))
     history = _history(run.metrics) if run.metrics.is_file() else []
-    return ShownRun(run, name, history, predictions, bool(summary.get("random_weights")))
+    features = ", ".join(filter(None, (summary.get(key) for key in ("backbone", "weights"))))
+    return ShownRun(run, name, history, predictions, features, bool(summary.get("random_weights")))
 
 
 def read_scores(path: Path, multi_label: bool) -> Predictions:
@@ -198,25 +201,25 @@ def settings_of(runs: Iterable[ShownRun]) -> list[Setting]:
 
 def differing(settings: Sequence[Setting]) -> dict[str, list[str]]:
     """Each choice in which the settings differ, but for seed and fold, and what each chose."""
-    rows = [
-        {"cache": f"{it.runs[0].run.cache.stem} ({it.runs[0].run.cache_digest[:8]})"}
-        | _choices(it.config)
-        for it in settings
-    ]
+    rows = [_choices(it) for it in settings]
     values = _values(rows)
     return {name: [row.get(name, NONE) for row in rows] for name in values if len(values[name]) > 1}
 
 
 def common(settings: Sequence[Setting]) -> dict[str, str]:
     """Each choice that all settings share which read it, but for seed and fold."""
-    values = _values([_choices(it.config) for it in settings])
+    values = _values([_choices(it) for it in settings])
     return {name: next(iter(told)) for name, told in values.items() if len(told) == 1}
 
 
-def _choices(config: TrainConfig) -> dict[str, str]:
+def _choices(setting: Setting) -> dict[str, str]:
     """The choices in words, but those that the model does not read."""
-    skipped = {"seed", "fold", *idle(config)}
-    return {name: _text(value) for name, value in asdict(config).items() if name not in skipped}
+    run, skipped = setting.runs[0], {"seed", "fold", *idle(setting.config)}
+    words = {name: _text(value) for name, value in asdict(setting.config).items()}
+    chosen = {name: word for name, word in words.items() if name not in skipped}
+    features = next((it.features for it in setting.runs if it.features), NONE)
+    cache = f"{run.run.cache.stem} ({run.run.cache_digest[:8]})"
+    return {"cache": cache, "features": features, **chosen}
 
 
 def _values(rows: Sequence[dict[str, str]]) -> dict[str, set[str]]:
