@@ -37,6 +37,10 @@ class CacheError(AttnactError):
     """A feature cache that is missing, broken, of another schema, or of other settings."""
 
 
+class SchemaError(CacheError):
+    """A feature cache of a newer attnact."""
+
+
 class RunError(AttnactError):
     """A run folder that is missing, unfinished, in the way, or does not fit its cache."""
 

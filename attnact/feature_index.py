@@ -55,19 +55,10 @@ def write_index(
     Raises:
         CacheError: a shard is missing or broken, or two differ in dtype or layout.
     """
-    rows: list[VideoRow] = []
-    shard_frames: list[int] = []
-    kinds = set()
-    for shard in range(shards):
-        path = shard_path(cache, shard)
-        with open_hdf5(path) as file, damage_told(path):
-            if file.attrs.get("digest", "") not in ("", index_digest(file)):  # older shards: none
-                raise ValueError("its tables changed")
-            rows += read_rows(file["videos"])
-            shard_frames.append(len(file["features"]))
-            kinds.add((file["features"].dtype, file["features"].shape[1:]))
+    rows, shard_frames, kinds = _read_shards(cache, shards)
     if len(kinds) > 1:
-        raise CacheError(f"{path.parent}: shards of other features among them; delete this folder")
+        folder = shard_path(cache, 0).parent
+        raise CacheError(f"{folder}: shards of other features among them; delete this folder")
     ((dtype, cube),) = kinds
     schema = SCHEMA if cube == CUBE_IN_FILE else 1  # shards from before there was a second
     # In memory: on a disk that fills up HDF5 says so in many lines, and may crash afterwards.
@@ -91,11 +82,24 @@ def write_index(
     return FeatureCache(cache)
 
 
-def check_listing(cache: FeatureCache, listing: Listing) -> None:
-    """Holds what is asked for against what a finished cache lists.
+def lists_shards(cache: FeatureCache, shards: int, paths: Sequence[str]) -> bool:
+    """Whether a cache's index is of these very shards, which may have been made anew since.
+
+    paths: of the extraction's videos, failed ones included.
 
     Raises:
-        CacheError: they differ, but in where the videos are.
+        CacheError: a shard is missing or broken.
+    """
+    rows, _, _ = _read_shards(cache.path, shards)
+    whole = [(paths[row.video], row) for row in rows if not row.failure]
+    failed = [(paths[row.video], row.failure) for row in rows if row.failure]
+    return (list(zip(cache.paths, cache.rows, strict=True)), cache.failures) == (whole, failed)
+
+
+def unlike(cache: FeatureCache, listing: Listing) -> str:
+    """What a cache was listed with that is now another, in a word; empty if nothing is.
+
+    Where the videos are is of no account.
     """
     order = [row.video for row in cache.rows]
     asked = (
@@ -105,25 +109,39 @@ def check_listing(cache: FeatureCache, listing: Listing) -> None:
         ("groups", cache.groups, [listing.groups[i] for i in order]),
         ("folds", _lists(cache.folds), _lists({k: v[order] for k, v in listing.folds.items()})),
     )
-    for what, made, wanted in asked:
-        if made != wanted:
-            raise CacheError(
-                f"{cache.path}: made with other {what}; delete this one file (not the shards) to "
-                "have it written anew, without the runs on it, or choose another --out"
-            )
+    return next((what for what, made, wanted in asked if made != wanted), "")
 
 
 def move_root(cache: FeatureCache, root: Path) -> FeatureCache:
     """The cache of videos that lie elsewhere now; to the runs on it it is the same."""
     image = io.BytesIO(unsealed(cache.path.read_bytes()))
     with h5py.File(image, "r+") as file:
-        file.attrs[MOVED_TO] = str(root)
+        if MOVED_TO in file.attrs:
+            del file.attrs[MOVED_TO]
+        if file.attrs["root"] != str(root):
+            file.attrs[MOVED_TO] = str(root)
     write_bytes(cache.path, with_digest(image.getvalue()))
     return FeatureCache(cache.path)
 
 
 def _lists(folds: Mapping[str, npt.NDArray[np.int8]]) -> dict[str, list[int]]:
     return {name: sides.tolist() for name, sides in folds.items()}
+
+
+def _read_shards(cache: Path, shards: int) -> tuple[list[VideoRow], list[int], set[Any]]:
+    """Of all shards, in their order: the rows, the frames of each, and the kinds of features."""
+    rows: list[VideoRow] = []
+    shard_frames: list[int] = []
+    kinds = set()
+    for shard in range(shards):
+        path = shard_path(cache, shard)
+        with open_hdf5(path) as file, damage_told(path):
+            if file.attrs.get("digest", "") not in ("", index_digest(file)):  # older shards: none
+                raise ValueError("its tables changed")
+            rows += read_rows(file["videos"])
+            shard_frames.append(len(file["features"]))
+            kinds.add((file["features"].dtype, file["features"].shape[1:]))
+    return rows, shard_frames, kinds
 
 
 def _write_videos(file: Any, rows: Sequence[VideoRow], listing: Listing) -> None:

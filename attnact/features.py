@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from attnact.chunks import Array, Ints, cores, side_by_side
 from attnact.compact import Cubes, Stored, to_float
-from attnact.errors import CacheError
+from attnact.errors import CacheError, SchemaError
 from attnact.sealed import is_broken
 from attnact.shards import DAMAGE, Shard, damage_told, open_hdf5, shard_path
 from attnact.tables import MOVED_TO, VideoRow, index_digest, read_rows, read_text
@@ -219,7 +219,7 @@ def _check(file: Any, path: Path) -> None:
     if schema is None:
         raise CacheError(f"{path}: an HDF5 file, but not a feature cache of attnact")
     if isinstance(schema, np.integer) and schema > SCHEMA:
-        raise CacheError(
+        raise SchemaError(
             f"{path}: written by a newer attnact (schema {schema}; this one reads {SCHEMA}); "
             "upgrade attnact"
         )

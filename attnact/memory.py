@@ -4,6 +4,7 @@ import ctypes
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 # Of glibc's malloc.h.
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
@@ -48,25 +49,44 @@ def _of_groups(system: Path) -> Iterator[int]:
         return
     groups = system / "sys/fs/cgroup"
     for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            root, limit, used, prefix = groups, "memory.max", "memory.current", ""
-        elif "memory" in controllers.split(","):  # the first version of such groups
-            root, prefix = groups / "memory", "total_"
-            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        controllers, _, path = line.partition(":")[2].partition(":")
+        if line.startswith("0::"):
+            root, files = groups, SECOND
+        elif "memory" in controllers.split(","):
+            root, files = groups / "memory", FIRST
         else:
             continue
         here = root / path.lstrip("/")
         for folder in (here, *here.parents):
             if folder.is_relative_to(root):
-                yield from _left(folder / limit, folder / used, folder / "memory.stat", prefix)
+                yield from _left(folder, files)
 
 
-def _left(limit: Path, used: Path, stat: Path, prefix: str) -> Iterator[int]:
-    """The limit less what is used, of which files that were read can give way; none if no limit."""
+class GroupFiles(NamedTuple):
+    """What a version of Linux's control groups calls its limits, what is used, and its counts."""
+
+    limits: tuple[str, ...]
+    used: str
+    prefix: str
+
+
+SECOND = GroupFiles(("memory.max", "memory.high"), "memory.current", "")
+FIRST = GroupFiles(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_")
+
+
+def _left(group: Path, files: GroupFiles) -> Iterator[int]:
+    """Each limit less what is used, but for files that were read, which give way."""
+    for limit in files.limits:
+        try:
+            most, used = (int((group / name).read_text()) for name in (limit, files.used))
+        except (OSError, ValueError):  # not a group that limits, or it says "max"
+            continue
+        yield most - used + _read_files(group / "memory.stat", files.prefix)
+
+
+def _read_files(stat: Path, prefix: str) -> int:
     try:
-        stats = dict(line.split() for line in stat.read_text().splitlines())
-        files = sum(int(stats[f"{prefix}{kind}_file"]) for kind in ("active", "inactive"))
-        yield int(limit.read_text()) - int(used.read_text()) + files
-    except (OSError, KeyError, ValueError):  # not a group that limits, or it says "max"
-        return
+        counts = dict(line.split() for line in stat.read_text().splitlines())
+        return sum(int(counts[f"{prefix}{kind}_file"]) for kind in ("active", "inactive"))
+    except (OSError, KeyError, ValueError):
+        return 0

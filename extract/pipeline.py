@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from attnact.errors import CacheError
+from attnact.errors import CacheError, SchemaError
 from attnact.extract.backbone import RANDOM, Backbone
 from attnact.extract.batches import Job
 from attnact.extract.choosing import choose_backbone, random_weights_path
@@ -21,10 +21,10 @@ from attnact.extract.making import Report, at_once, make_job, make_shards
 from attnact.extract.plan import Plan, Settings, check_same, divide, keep_plan, read_plan
 from attnact.extract.resize import FRAME_SIDE
 from attnact.extract.runtime import FRAMES_AT_ONCE
-from attnact.feature_index import Listing, check_listing, move_root, write_index
+from attnact.feature_index import Listing, lists_shards, move_root, unlike, write_index
 from attnact.features import FeatureCache
 from attnact.files import check_disk
-from attnact.progress import progress
+from attnact.progress import note, progress
 from attnact.provenance import command, now, versions
 
 
@@ -74,8 +74,7 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig, beside: int = 
         plan = _new_plan(dataset, settings, config.time_limit)
     else:
         check_same(cache, plan, settings, paths)
-        if made := _made(cache):
-            check_listing(made, _listing(dataset))
+        _check_listing(cache, plan, dataset)
     job = make_job(plan, cache, dataset.root, config, backbone.device, beside)
     return Extraction(dataset, backbone, job, config)
 
@@ -151,18 +150,41 @@ def extract(extraction: Extraction, report: Report, make: Make = make_here) -> F
         make(replace(extraction, job=replace(job, plan=plan)), missing, report)
     if plan.missing(job.cache):
         return None
-    listing = _listing(extraction.dataset)
-    if missing or not (made := _made(job.cache)):
+    made, listing = _made(job.cache, plan), _listing(extraction.dataset)
+    if made is None or unlike(made, listing):
         return write_index(job.cache, len(plan.starts), listing, _provenance(extraction, plan))
-    return made if made.root == listing.root else move_root(made, listing.root)
+    if made.root == listing.root:
+        return made
+    note(f"{job.cache}: its videos are in {listing.root} now")
+    return move_root(made, listing.root)
 
 
-def _made(path: Path) -> FeatureCache | None:
-    """The finished cache; None if it is not there, or its index is to be written anew."""
+def _made(path: Path, plan: Plan) -> FeatureCache | None:
+    """The cache whose index is of the shards that are there; None if it is to be written.
+
+    Raises:
+        SchemaError: it is of a newer attnact.
+        CacheError: a shard is missing or broken.
+    """
     try:
-        return FeatureCache(path)
+        made = FeatureCache(path)
+    except SchemaError:
+        raise
     except CacheError:
         return None
+    same = made.provenance.items() >= asdict(plan.settings).items()
+    return made if same and lists_shards(made, len(plan.starts), plan.paths) else None
+
+
+def _check_listing(cache: Path, plan: Plan, dataset: Dataset) -> None:
+    """Holds a data set against a finished cache, which lists the classes, groups and folds."""
+    if plan.missing(cache) or not (made := _made(cache, plan)):
+        return
+    if what := unlike(made, _listing(dataset)):
+        raise CacheError(
+            f"{cache}: made with other {what}; delete this one file (not the shards) to have it "
+            "written anew, without the runs on it, or choose another --out"
+        )
 
 
 def _new_plan(dataset: Dataset, settings: Settings, time_limit: float) -> Plan:

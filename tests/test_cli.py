@@ -91,6 +91,7 @@ def test_bad_choices_for_a_run_are_usage_errors(make_cache, tmp_path, monkeypatc
         ["train", "--name", "../x"],
         ["train", "--name", "/tmp/x"],
         ["train", "--name", ""],
+        ["train", "--name", "."],
         ["sweep-lambda", "--name", "a/../../x"],
     ):
         result = CliRunner().invoke(cli.main, arguments)

@@ -18,13 +18,15 @@ def others(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def family(text: str) -> str | None:
-    return ImageFont.truetype(fonts.font_of(text), 13).getname()[0]
+    path, face = fonts.font_of(text)
+    return ImageFont.truetype(path, 13, face).getname()[0]
 
 
-def test_a_text_is_of_the_first_font_that_has_its_letters(others) -> None:
+def test_a_text_is_of_the_font_that_has_most_of_its_letters(others) -> None:
     assert fonts.families() == [fonts.OWN, OTHER]
     assert family("dive, jümp, ż, ж") == fonts.OWN
     assert family(LETTER) == family(f"dive {LETTER}") == OTHER
+    assert family(f"dive {LETTER} \U000e0001") == OTHER
     assert family("\U000e0001") == family("") == fonts.OWN  # none has it
 
 

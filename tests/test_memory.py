@@ -65,6 +65,8 @@ def first(group: str, limit: int, used: int) -> dict[str, str]:
 
 
 NO_LIMIT = 9223372036854771712
+HIGH = {"sys/fs/cgroup/memory.high": "4000"}
+NO_COUNTS = {"sys/fs/cgroup/memory.stat": "anon 7"}
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,8 @@ NO_LIMIT = 9223372036854771712
             },
             6015,
         ),
+        ({"proc/self/cgroup": "\n0::/", **second("", "max", 7), **HIGH}, 4008),
+        ({"proc/self/cgroup": "0::/", **second("", "5000", 2000), **NO_COUNTS}, 3000),
         ({"proc/self/cgroup": "2:cpu:/\n1:name=x:/", **first("", 5000, 0)}, 1024_000),
         ({"proc/self/cgroup": "5:cpu,memory:/a", **first("a/", NO_LIMIT, 9)}, 1024_000),
         ({"proc/self/cgroup": "5:memory:/a", **first("a/", 5000, 2000)}, 3015),

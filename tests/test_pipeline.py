@@ -1,6 +1,7 @@
 """Videos to a cache: each frame's features in its place, however often the work was interrupted."""
 
 import errno
+import io
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -29,8 +31,8 @@ from attnact.extract.plan import read_plan
 from attnact.extract.resize import resize
 from attnact.extract.video import read_frames
 from attnact.feature_writer import ShardWriter
-from attnact.features import Cubes, FeatureCache
-from attnact.sealed import is_broken
+from attnact.features import SCHEMA, Cubes, FeatureCache, shard_path
+from attnact.sealed import is_broken, unsealed
 from attnact.vocabulary import Resize
 
 CLIPS = {"dive/a.avi": 5, "dive/b.avi": 40, "run/c.mp4": 1, "run/d.avi": 33, "run/e.mpg": 20}
@@ -282,17 +284,86 @@ def test_a_finished_cache_is_not_listed_otherwise(dataset, tmp_path, what):
     begin(other, cache)
 
 
-def test_videos_that_were_moved(dataset, tmp_path):
-    """To the runs on it the cache is the same; every byte of it is but where the videos are."""
+def test_videos_that_were_moved(dataset, tmp_path, capsys):
+    """To the runs on it the cache is the same, and so is every byte of it but where they are."""
     cache, moved = tmp_path / "small.h5", tmp_path / "moved"
     first = extract(begin(dataset, cache), ignore)
     shutil.copytree(dataset.root, moved)
     for root in (moved, dataset.root):
         again = extract(begin(replace(dataset, root=root), cache), ignore)
+        assert f"small.h5: its videos are in {root.resolve()} now" in capsys.readouterr().err
         assert (again.root, again.digest) == (root.resolve(), first.digest)
         assert again.provenance == first.provenance
         hold(again, moved)
         assert not is_broken(cache)
+    with h5py.File(cache) as file:
+        assert "moved_to" not in file.attrs
+
+
+def test_a_shard_that_is_made_again_where_the_videos_are_now(dataset, tmp_path):
+    cache, moved = tmp_path / "small.h5", tmp_path / "moved"
+    first = extract(begin(dataset, cache), ignore)
+    shutil.copytree(dataset.root, moved)
+    shard_path(cache, 1).unlink()
+    again = extract(begin(replace(dataset, root=moved), cache), ignore)
+    assert (again.root, again.digest) == (moved.resolve(), first.digest)
+    hold(again, moved)
+
+
+def remade(dataset: Dataset, cache: Path, **config: object) -> FeatureCache:
+    """By a process that makes what is missing, and another that ends the cache."""
+    extraction = begin(dataset, cache, **config)
+    pipeline.make_here(extraction, extraction.job.plan.missing(cache), ignore)
+    return extract(begin(dataset, cache, **config), ignore)
+
+
+def test_the_index_is_of_the_shards_that_are_there(root, tmp_path):
+    """A video was mended, and its shard deleted, as the page on troubleshooting says."""
+    videos, cache = tmp_path / "videos", tmp_path / "small.h5"
+    shutil.copytree(root, videos)
+    whole = (videos / "run/d.avi").read_bytes()
+    (videos / "run/d.avi").write_bytes(whole[: len(whole) // 2])
+    dataset = make_dataset(videos, list(CLIPS))
+    assert len(extract(begin(dataset, cache), ignore).failures) == 1
+    (videos / "run/d.avi").write_bytes(whole)
+    shard_path(cache, 1).unlink()
+    made = remade(dataset, cache)
+    assert made.failures == []
+    hold(made, videos)
+
+
+@pytest.mark.parametrize("change", ["fewer videos", "other names", "other settings"])
+def test_an_index_of_shards_that_are_gone_is_of_no_account(dataset, root, tmp_path, change):
+    cache, paths, config = tmp_path / "small.h5", list(CLIPS), {}
+    extract(begin(dataset, cache), ignore)
+    shutil.rmtree(cache.with_suffix(".shards"))
+    if change == "fewer videos":
+        dataset = make_dataset(root, paths[:-1])
+    elif change == "other names":
+        (tmp_path / "dive").symlink_to(root / "dive")
+        (tmp_path / "run").symlink_to(root / "run")
+        (tmp_path / "dive2").symlink_to(root / "dive")
+        dataset = make_dataset(tmp_path, ["dive2/a.avi", *paths[1:]])
+    else:
+        config = {"compression": "gzip"}
+    with pytest.raises(KeyboardInterrupt):
+        extract(begin(dataset, cache, **config), stop_after(1, interrupt))
+    made = remade(dataset, cache, **config)
+    assert made.paths == [video.path for video in dataset.videos]
+    assert made.provenance["compression"] == config.get("compression", "zstd")
+    hold(made, dataset.root)
+
+
+def test_a_cache_of_a_newer_attnact_is_left_alone(dataset, tmp_path):
+    cache = tmp_path / "small.h5"
+    extract(begin(dataset, cache), ignore)
+    image = io.BytesIO(unsealed(cache.read_bytes()))
+    with h5py.File(image, "a") as file:
+        file.attrs["schema"] = SCHEMA + 1
+    cache.write_bytes(image.getvalue())
+    with pytest.raises(CacheError, match="written by a newer attnact"):
+        begin(dataset, cache)
+    assert cache.read_bytes() == image.getvalue()
 
 
 def test_the_plan_in_words(dataset, tmp_path):

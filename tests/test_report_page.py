@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from attnact.errors import RunError
 from attnact.extract.video import read_frames
 from attnact.features import FeatureCache, index_digest
 from attnact.page.pool import Guess, PoolVideo, choose
-from attnact.page.read import Predictions, find_runs, settings_of
+from attnact.page.read import Predictions, find_runs, settings_of, without_repeats
 from attnact.page.write import UNIT, write_page
 from attnact.train.clips import scored_clips
 from attnact.train.evaluate import average_precisions
@@ -245,6 +246,15 @@ def test_a_run_is_shown_once(work):
     runs, _ = find_runs([work / "runs/mean", work / "runs"])
     assert [run.name for run in runs].count("mean") == 1
     assert sum(len(setting.runs) for setting in settings_of(runs)) == len(RUNS)
+
+
+def test_what_a_model_does_not_read_makes_no_other_run(work, tmp_path):
+    runs, _ = find_runs([work / "runs"])
+    mean = next(run for run in runs if run.name == "mean")
+    config = replace(mean.run.config, attention="context")
+    other = replace(mean, name="other", run=replace(mean.run, config=config))
+    assert without_repeats([mean, other]) == ([mean], ["Left out: other: the same choices as mean"])
+    assert len(settings_of([mean, replace(other, history=[])])) == 1
 
 
 def test_the_same_run_in_two_folders_counts_once(work, tmp_path):

@@ -1,7 +1,7 @@
 """Every choice of a training run, written once: the command line and the files come from here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from attnact.errors import RunError
@@ -140,6 +140,12 @@ def idle(config: TrainConfig) -> list[str]:
     if config.attention == "location" and config.model == "attention":
         names.append("attention_layers")
     return names
+
+
+def effective(config: TrainConfig) -> TrainConfig:
+    """The config with its default for each choice that the model of the run does not read."""
+    usual = TrainConfig()
+    return replace(config, **{name: getattr(usual, name) for name in idle(config)})
 
 
 def unread(choices: Mapping[str, Any], config: TrainConfig) -> list[str]:

@@ -32,16 +32,19 @@ def families() -> list[str]:
     return [OWN, *(name for name in OTHERS if name in installed)]
 
 
-def font_of(text: str) -> Path:
-    """The file of the first font that has all letters of a text; our own if none has."""
-    for family in families():
-        path, letters = _font(family)
-        if all(ord(letter) in letters for letter in text):
-            return path
-    return _font(OWN)[0]
+def font_of(text: str) -> tuple[Path, int]:
+    """The file of the font that has most letters of a text, and which of its faces it is."""
+
+    def known(family: str) -> int:
+        return sum(ord(letter) in _font(family)[2] for letter in text)
+
+    path, face, _ = _font(max(families(), key=known))  # the first of several
+    return path, face
 
 
 @lru_cache(None)
-def _font(family: str) -> tuple[Path, frozenset[int]]:
+def _font(family: str) -> tuple[Path, int, frozenset[int]]:
     path = findfont(FontProperties(family=[family]))
-    return Path(path), frozenset(FT2Font(path).get_charmap())
+    face = getattr(path, "face_index", 0)  # which matplotlib knows from 3.11 on
+    font = FT2Font(path, face_index=face) if face else FT2Font(path)
+    return Path(path), face, frozenset(font.get_charmap())

@@ -129,7 +129,8 @@ def _draw_score(sheet: Image.Image, top: int, name: str, score: float) -> None:
 
 def _text(sheet: Image.Image, top: int, text: str, left: int = MARGIN, room: int = 0) -> None:
     """A line of text, cut off where there is no more room."""
-    draw, font = ImageDraw.Draw(sheet), ImageFont.truetype(font_of(text), TEXT)
+    path, face = font_of(text)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.truetype(path, TEXT, face)
     room = room or sheet.width - left - MARGIN
     if draw.textlength(text, font=font) > room:
         while text and draw.textlength(text + "…", font=font) > room:

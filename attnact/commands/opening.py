@@ -37,7 +37,8 @@ def find_cache(path: Path | None) -> Any:
 
 def run_folder(cache: Any, name: str) -> Path:
     """Where a run of this name lies, or a folder of runs: in runs/CACHE."""
-    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts:
         raise ValueError(f"--name {name!r} is no folder in runs/{cache.path.stem}")
     return Path("runs", cache.path.stem, name)
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from attnact.errors import RunError
 from attnact.page.folders import names_of, tree
-from attnact.train.config import TrainConfig, idle
+from attnact.train.config import TrainConfig, effective, idle
 from attnact.train.evaluate import Floats, metric, metric_name
 from attnact.train.runs import Run, open_run
 
@@ -172,10 +172,10 @@ def without_repeats(runs: Sequence[ShownRun]) -> tuple[list[ShownRun], list[str]
     """
     first: dict[tuple[str, TrainConfig], ShownRun] = {}
     for run in sorted(runs, key=lambda run: run.predictions is None):
-        first.setdefault((run.run.cache_digest, run.run.config), run)
+        first.setdefault((run.run.cache_digest, effective(run.run.config)), run)
     kept, notes = [], []
     for run in runs:
-        same = first[run.run.cache_digest, run.run.config]
+        same = first[run.run.cache_digest, effective(run.run.config)]
         if same is run:
             kept.append(run)
         else:
@@ -187,7 +187,7 @@ def settings_of(runs: Iterable[ShownRun]) -> list[Setting]:
     """The runs by what was chosen, in the order in which each choice comes first."""
     found: dict[tuple[str, TrainConfig], list[ShownRun]] = {}
     for run in runs:
-        key = run.run.cache_digest, replace(run.run.config, seed=0, fold="")
+        key = run.run.cache_digest, replace(effective(run.run.config), seed=0, fold="")
         found.setdefault(key, []).append(run)
     names: list[str] = []
     for members in found.values():

@@ -33,7 +33,7 @@ from tests.bench.measuring import (
     ratio,
     reading,
 )
-from tests.bench.sweep import make
+from tests.bench.sweep import FRAMES, VIDEOS, make
 from tests.plain_recurrence import plain_recurrence
 
 CLASSES, T, L, C, H, LAYERS = 51, 30, 49, 1024, 512, 3
@@ -110,6 +110,7 @@ def steps_from_memory(B: int, runs: int, threads: str) -> Iterator[Row]:
             f"{figure(ready).text(*UNIT)} on floats that lie ready, "
             f"{ratio(ready, ours).text('×', digits=2)}",
             f"{bound:.2f} s; {figure(ours).median / bound:.2f} of it",
+            f"clips of {VIDEOS * FRAMES} frames in all",
         )
 
 
