@@ -28,9 +28,32 @@ FilePath = click.Path(path_type=Path)
 
 SHORT = {"attention_penalty": "--lambda"}  # what the paper calls it
 
+
+def known_device(context: click.Context, parameter: click.Parameter, name: str | None) -> Any:
+    """Refuses a device that is none, or not here; the callback of an option."""
+    if name is None:
+        return None
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise click.BadParameter(f"{name!r} is no device; cpu, or cuda:1") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise click.BadParameter(f"no {name} here, where torch sees {count} GPU(s)")
+    else:
+        try:
+            torch.ones(1, device=device).item()
+        except (RuntimeError, NotImplementedError, AssertionError):
+            raise click.BadParameter(f"torch cannot work on {name} here; cpu, or cuda:1") from None
+    return name
+
+
 # What several commands ask for, in the same words.
 DEVICE = "As torch names it.  [default: the GPU if there is one]"
-device_option = click.option("--device", help=DEVICE)
+device_option = click.option("--device", help=DEVICE, callback=known_device)
 features_in_option = click.option(
     "--features-in",
     type=click.Choice(PLACES),
@@ -84,7 +107,10 @@ def options_of(config: type, without: Sequence[str] = ()) -> Callable[[Command],
             flag = f"--{field.name.replace('_', '-')}"
             names = [SHORT[field.name], flag] if field.name in SHORT else [flag]
             default = f"  [default: {field.default}]" if field.default not in (None, "") else ""
-            option = click.option(*names, field.name, type=kind, help=text + default)
+            check = known_device if field.name == "device" else None
+            option = click.option(
+                *names, field.name, type=kind, help=text + default, callback=check
+            )
             command = option(command)
         return command
 

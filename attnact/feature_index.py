@@ -97,17 +97,23 @@ def lists_shards(cache: FeatureCache, shards: int, paths: Sequence[str]) -> bool
 
 
 def unlike(cache: FeatureCache, listing: Listing) -> str:
-    """What a cache was listed with that is now another, in a word; empty if nothing is.
+    """What a cache was listed with, where that is now another, in words; else nothing.
 
     Where the videos are is of no account.
     """
+    if len(cache.folds) != len(listing.folds):
+        return f"other folds ({len(cache.folds)} then, {len(listing.folds)} now)"
     order = [row.video for row in cache.rows]
     asked = (
-        ("data set", cache.name, listing.name),
-        ("classes", cache.classes, list(listing.classes)),
-        ("labels", cache.labels.tolist(), listing.labels[order].tolist()),
-        ("groups", cache.groups, [listing.groups[i] for i in order]),
-        ("folds", _lists(cache.folds), _lists({k: v[order] for k, v in listing.folds.items()})),
+        ("another data set", cache.name, listing.name),
+        ("other classes", cache.classes, list(listing.classes)),
+        ("other labels", cache.labels.tolist(), listing.labels[order].tolist()),
+        ("other groups", cache.groups, [listing.groups[i] for i in order]),
+        (
+            "other folds",
+            _lists(cache.folds),
+            _lists({k: v[order] for k, v in listing.folds.items()}),
+        ),
     )
     return next((what for what, made, wanted in asked if made != wanted), "")
 

@@ -14,7 +14,7 @@ from attnact.extract.backbone import RANDOM, Backbone
 from attnact.extract.batches import Job
 from attnact.extract.choosing import choose_backbone, random_weights_path
 from attnact.extract.config import ExtractConfig
-from attnact.extract.datasets.base import Dataset
+from attnact.extract.datasets.base import Dataset, below
 from attnact.extract.decoder import Failed
 from attnact.extract.decoding import probe_all
 from attnact.extract.making import Report, at_once, make_job, make_shards
@@ -57,6 +57,8 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig, beside: int = 
             lists them otherwise.
     """
     plan = read_plan(cache)
+    if plan is not None:
+        dataset = below(dataset, plan.paths)
     backbone = choose_backbone(dataset, cache, config, plan)
     settings = Settings(
         backbone=config.backbone,
@@ -182,7 +184,7 @@ def _check_listing(cache: Path, plan: Plan, dataset: Dataset) -> None:
         return
     if what := unlike(made, _listing(dataset)):
         raise CacheError(
-            f"{cache}: made with other {what}; delete this one file (not the shards) to have it "
+            f"{cache}: made with {what}; delete this one file (not the shards) to have it "
             "written anew, without the runs on it, or choose another --out"
         )
 

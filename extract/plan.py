@@ -5,7 +5,7 @@ videos go into which shard, and with which settings. So the shards come out the 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -70,6 +70,11 @@ class Plan:
         """The videos of one shard."""
         ends = (*self.starts[1:], len(self.paths))
         return range(self.starts[shard], ends[shard])
+
+    def shards_of(self, paths: Collection[str]) -> list[int]:
+        """The shards that these videos are in."""
+        every = range(len(self.starts))
+        return [i for i in every if any(self.paths[video] in paths for video in self.shard(i))]
 
     def missing(self, cache: Path) -> list[int]:
         """The shards that are not yet on disk."""

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -100,6 +101,50 @@ def test_bad_choices_for_a_run_are_usage_errors(make_cache, tmp_path, monkeypatc
     assert not Path("runs").exists()
 
 
+DEVICES = {
+    "cuda": "no cuda here, where torch sees 0 GPU(s)",
+    "cuda:7": "no cuda:7 here, where torch sees 0 GPU(s)",
+    "gpu": "'gpu' is no device; cpu, or cuda:1",
+    "meta": "torch cannot work on meta here; cpu, or cuda:1",
+    "mps": "torch cannot work on mps here; cpu, or cuda:1",
+}
+
+
+@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("features", "folder", "--videos", "."),
+        ("train",),
+        ("train", "--resume", "x"),
+        ("evaluate", "x"),
+        ("predict", "x", "a.mp4"),
+        ("visualize", "x"),
+        ("sweep-lambda",),
+        ("report", "x"),
+    ],
+)
+def test_devices_that_are_not_here_are_usage_errors(arguments, name, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    result = CliRunner().invoke(cli.main, [*arguments, "--device", name])
+    assert result.exit_code == 2
+    assert result.stderr.endswith(f"Error: Invalid value for '--device': {DEVICES[name]}\n")
+
+
+def test_what_cannot_be_trained_leaves_no_run(make_cache, tmp_path, monkeypatch):
+    """So that the way out which the message names is free."""
+    make_cache(tmp_path / "features" / "a.h5", videos=6)  # in each fold of one group to train on
+    monkeypatch.chdir(tmp_path)
+    small = ["--hidden-size", "4", "--epochs", "1", "--lstm-layers", "1", "--test-stride", "9"]
+    for command in (["train", "--name", "x"], ["sweep-lambda", "--lambdas", "0"]):
+        refused = CliRunner().invoke(cli.main, [*command, *small])
+        assert "none can be held out; --validation 0" in refused.stderr
+        assert refused.exit_code == 1
+        assert not list(tmp_path.rglob("config.json"))
+        assert CliRunner().invoke(cli.main, [*command, *small, "--validation", "0"]).exit_code == 0
+        shutil.rmtree("runs")
+
+
 def test_ctrl_c_ends_with_130(monkeypatch):
     def interrupt(folder: Path) -> None:
         raise KeyboardInterrupt
@@ -134,7 +179,7 @@ def test_ctrl_c_says_how_training_goes_on(make_cache, tmp_path, monkeypatch):
     make_cache(tmp_path / "features/small.h5", videos=6)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("attnact.train.loop.train", interrupt)
-    result = CliRunner().invoke(cli.main, ["train", "--name", "first"])
+    result = CliRunner().invoke(cli.main, ["train", "--name", "first", "--no-validation"])
     assert result.exit_code == 130
     assert result.stderr.endswith("To go on: attnact train --resume runs/small/first\n")
 

@@ -115,7 +115,7 @@ def test_name_that_is_not_utf8(tmp_path: Path) -> None:
 
 def test_list_with_folds(tmp_path: Path) -> None:
     lay(tmp_path, CLIPS)
-    rows = [("label", "group", "path", "day 1", "B")]
+    rows = [("Label", "group", "PATH", "day 1", "B")]
     rows += [
         (f"class {i % 2}", "", c, ("train", "TEST")[i % 2], ("Test", "")[i // 9])
         for i, c in enumerate(CLIPS)
@@ -170,7 +170,7 @@ def test_relative_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"the first line must be path,label\[,group\]\[,folds\]: ''"),
+        ("", r"must be path,label\[,group\]\[,folds\], with commas: ''"),
         ("path;label\na;b\n", "the first line must be .*: 'path;label'"),
         ("path,label,\njump/0.mp4,x,\n", "column without a name"),
         ("path,label,a,a\njump/0.mp4,x,train,train\n", "or one twice"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from attnact.errors import CacheError, RunBusyError, RunError
+from attnact.errors import AttnactError, CacheError, RunBusyError, RunError
 from attnact.features import FeatureCache
 from attnact.train import grid as module
 from attnact.train.config import TrainConfig
@@ -54,6 +54,7 @@ class Trainer:
             {
                 "metric": "accuracy",
                 "value": metric(scores, cache.labels[videos]),
+                "videos": len(videos),
                 "attention_entropy": float(scores.sum()),
                 "attention_spread": float(scores.min()),
             }
@@ -237,11 +238,10 @@ def test_a_finished_run_that_was_damaged_is_a_failure(
 def test_other_choices_are_refused(trainer: Trainer, cache: FeatureCache, tmp_path: Path) -> None:
     go(tmp_path, cache, [0], [0], ["1"])
     config = (tmp_path / "lambda0-fold1-seed0/config.json").read_bytes()
-    found, _ = go(tmp_path, cache, [0, 1], [0], ["1"], epochs=2)
-    assert penalties_of(found) == [1]
-    told = "made with epochs 1, now asked for 2; use another --name"
-    assert found.failures[0][1].endswith(told)
-    assert trainer.trained == ["lambda0-fold1-seed0", "lambda1-fold1-seed0"]
+    told = "lambda0-fold1-seed0: made with epochs 1, now asked for 2; use another --name"
+    with pytest.raises(AttnactError, match=told):
+        go(tmp_path, cache, [0, 1], [0], ["1"], epochs=2)
+    assert trainer.trained == ["lambda0-fold1-seed0"]  # of a table of both nothing could be told
     assert (tmp_path / "lambda0-fold1-seed0/config.json").read_bytes() == config
 
 
@@ -257,10 +257,31 @@ def test_out_of_range_trains_nothing(
 
 
 def test_another_cache_is_refused(trainer: Trainer, make_cache, tmp_path: Path) -> None:
-    go(tmp_path, make_cache(tmp_path / "a.h5", videos=6), [0], [0], ["1"])
-    found, _ = go(tmp_path, make_cache(tmp_path / "b.h5", videos=9), [0], [0], ["1"])
-    assert found.rows == []
-    assert "another cache" in found.failures[0][1]
+    go(tmp_path, make_cache(tmp_path / "a.h5", videos=12), [0], [0], ["1"])
+    with pytest.raises(AttnactError, match="made with another cache; use another --name"):
+        go(tmp_path, make_cache(tmp_path / "b.h5", videos=9), [0], [0], ["1"])
+
+
+def test_runs_that_are_not_asked_for_are_told(
+    trainer: Trainer, cache: FeatureCache, tmp_path: Path
+) -> None:
+    """For what is written then is of fewer runs than before."""
+    _, told = go(tmp_path, cache, [0, 1], [0, 1], ["1", "2"])
+    assert "not asked for" not in told[-1]
+    _, told = go(tmp_path, cache, [0, 1], [0], ["1"])
+    assert told[-1].startswith(f"6 other runs in {tmp_path} are not asked for")
+
+
+def test_how_it_looked_is_over_all_test_videos(
+    trainer: Trainer, cache: FeatureCache, tmp_path: Path
+) -> None:
+    """Of disjoint folds, of three and of six videos; of others the mean over the folds."""
+    for folds, weights in ((["1", "wide"], [3, 6]), (["4", "wide"], [1, 1])):
+        found, _ = go(tmp_path, cache, [0], [0], folds)
+        summaries = [run.summary() for run in found.rows[0].runs[0]]
+        for name, values in (("entropy", found.rows[0].entropy), ("spread", found.rows[0].spread)):
+            each = [summary[f"attention_{name}"] for summary in summaries]
+            assert values == pytest.approx([np.average(each, weights=weights)])
 
 
 def test_with_real_training(cache: FeatureCache, tmp_path: Path) -> None:

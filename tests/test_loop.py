@@ -79,6 +79,8 @@ def test_what_a_run_leaves(whole: Run, cache: FeatureCache) -> None:
     summary = whole.summary()
     assert summary["value"] == metric(scores, cache.labels[videos])
     assert (summary["metric"], summary["fold"], summary["videos"]) == ("accuracy", "1", 3)
+    held = hold_out(np.flatnonzero(cache.folds["1"] == Split.TRAIN), cache.groups, whole.config)[1]
+    assert summary["held_out"] == len(held)
     assert summary["random_weights"] is True
     assert (summary["backbone"], summary["weights"]) == (
         cache.provenance["backbone"],

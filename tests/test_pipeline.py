@@ -275,7 +275,9 @@ def test_a_finished_cache_is_not_listed_otherwise(dataset, tmp_path, what):
     cache = tmp_path / "small.h5"
     extract(begin(dataset, cache), ignore)
     before, other = files(cache), change(dataset, what)
-    with pytest.raises(CacheError, match=f"small.h5: made with other {what}; delete this one file"):
+    told = {"data set": "another data set", "folds": r"other folds \(1 then, 2 now\)"}
+    told = f"small.h5: made with {told.get(what, f'other {what}')}; delete this one file"
+    with pytest.raises(CacheError, match=told):
         begin(other, cache)
     assert files(cache) == before
     cache.unlink()
@@ -298,6 +300,27 @@ def test_videos_that_were_moved(dataset, tmp_path, capsys):
         assert not is_broken(cache)
     with h5py.File(cache) as file:
         assert "moved_to" not in file.attrs
+
+
+def test_videos_and_their_paths_moved_into_a_folder(dataset, root, tmp_path):
+    """As of a list that names them there now; a path is the group of a video that has none."""
+    dataset = replace(
+        dataset, videos=tuple(replace(video, group=video.path) for video in dataset.videos)
+    )
+    cache, moved = tmp_path / "small.h5", tmp_path / "list"
+    first = extract(begin(dataset, cache), ignore)
+    shutil.copytree(root, moved / "new/clips")
+    paths = [f"new/clips/{path}" for path in CLIPS]
+    other = make_dataset(moved, paths)
+    videos = (
+        replace(it, group=it.path, labels=old.labels)
+        for it, old in zip(other.videos, dataset.videos, strict=True)
+    )
+    again = extract(begin(replace(other, videos=tuple(videos)), cache), ignore)
+    assert (again.root, again.digest) == ((moved / "new/clips").resolve(), first.digest)
+    hold(again, again.root)
+    with pytest.raises(CacheError, match=r"begun with other videos \(5 gone, 5 new"):
+        begin(make_dataset(moved, [f"new/{path}" for path in paths[:-1]] + ["run/x.avi"]), cache)
 
 
 def test_a_shard_that_is_made_again_where_the_videos_are_now(dataset, tmp_path):
@@ -327,6 +350,7 @@ def test_the_index_is_of_the_shards_that_are_there(root, tmp_path):
     assert len(extract(begin(dataset, cache), ignore).failures) == 1
     (videos / "run/d.avi").write_bytes(whole)
     shard_path(cache, 1).unlink()
+    assert read_plan(cache).shards_of({"run/d.avi"}) == [1]
     made = remade(dataset, cache)
     assert made.failures == []
     hold(made, videos)

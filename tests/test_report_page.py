@@ -109,6 +109,8 @@ def test_one_run_has_nothing_to_compare(work, tmp_path):
 
 def test_metrics_and_counts_are_those_of_the_predictions(work, page):
     runs = {row[0]: row for row in page.tables[1][1:]}
+    trained = {name: open_run(work / "runs" / name).summary()["epochs"] for name in RUNS}
+    assert {name: int(row[3]) for name, row in runs.items()} == trained
     for name in RUNS:
         rows = predictions(work / "runs" / name)
         right = np.mean([row["label"] == row["prediction"] for row in rows])
@@ -263,11 +265,21 @@ def test_the_same_run_in_two_folders_counts_once(work, tmp_path):
         shutil.copytree(work / "runs/mean", tmp_path / "runs" / name)
     (tmp_path / "runs/a/summary.json").unlink()
     notes = write_page([tmp_path / "runs"], tmp_path / "report.html", 0, CPU)
-    assert notes == [f"Left out: {name}: the same choices as b" for name in "ac"]
+    assert notes == ["Not finished: a", "Left out: c: the same choices as b"]
     page = Page(tmp_path / "report.html")
     assert [row[0] for row in page.tables[1][1:]] == ["b"]
     (matrix,) = (it for it in page.tables if it[0][0] == "true \\ predicted")
     assert sum(int(row[-1]) for row in matrix[1:]) == len(predictions(tmp_path / "runs/b"))
+
+
+def test_many_repeats_are_told_in_few_lines(work):
+    runs, _ = find_runs([work / "runs/mean"])
+    kept, notes = without_repeats([replace(runs[0], name=f"{i}") for i in range(9)])
+    assert [run.name for run in kept] == ["0"]
+    assert notes == [
+        *(f"Left out: {i}: the same choices as 0" for i in (1, 2, 3)),
+        "Left out: 5 more that have the same choices as others",
+    ]
 
 
 def test_runs_and_tables_are_found_at_any_depth(work, tmp_path):

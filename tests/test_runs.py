@@ -1,6 +1,7 @@
 """Run folders: begun once, found again, and refused when something in them is wrong."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,22 @@ def test_a_cache_made_anew(make_cache, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="was made anew since this run began") as caught:
         run.open_cache()
     one_line(caught, run.folder)
+
+
+def test_a_run_that_moved_with_its_cache_finds_it(make_cache, tmp_path: Path) -> None:
+    path = tmp_path / "here/features/small.h5"
+    cache = make_cache(path, videos=3)
+    for folder in ("runs/small/x", "runs/small/sweep/y"):
+        create_run(tmp_path / "here" / folder, CONFIG, cache)
+    (tmp_path / "here").rename(tmp_path / "there")
+    for folder in ("runs/small/x", "runs/small/sweep/y"):
+        run = open_run(tmp_path / "there" / folder)
+        assert run.open_cache().path == tmp_path / "there/features/small.h5"
+    (tmp_path / "there/features/small.h5").unlink()
+    run = open_run(tmp_path / "there/runs/small/x")
+    told = f"{path}: no such file; if it was moved, say so in {run.folder}/config.json"
+    with pytest.raises(CacheError, match=re.escape(told)):
+        run.open_cache()
 
 
 def test_free_name(tmp_path: Path, cache: FeatureCache) -> None:

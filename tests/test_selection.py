@@ -21,7 +21,7 @@ def test_hold_out(seed: int, share: float) -> None:
 
 
 def test_hold_out_of_one_group() -> None:
-    with pytest.raises(RunError, match="of one group: none can be held out; --no-validation"):
+    with pytest.raises(RunError, match="of one group: none can be held out; --validation 0"):
         hold_out(np.arange(3), ["a"] * 3, TrainConfig())
     with pytest.raises(RunError, match=r"--validation 0\.9 of 3 groups of videos leaves none"):
         hold_out(np.arange(3), ["a", "b", "c"], TrainConfig(validation=0.9))

@@ -8,7 +8,9 @@ nothing but λ train as one stack (`lockstep`).
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from attnact.errors import AttnactError, RunBusyError
+from attnact.errors import AttnactError, RunBusyError, RunError
 from attnact.features import FeatureCache
 from attnact.train.config import TrainConfig
 from attnact.train.evaluate import metric, read_predictions
 from attnact.train.lockstep import FAILURES, LARGEST, stacks
-from attnact.train.loop import train_together
+from attnact.train.loop import both_sides, train_together
 from attnact.train.runs import Run, create_run, open_run
 from attnact.train.store import FeatureStore
 from attnact.vocabulary import Split
@@ -41,8 +43,8 @@ class Row:
     runs: seed -> the run of each fold.
     values: the metric of each seed. Where the folds' test videos are disjoint (k folds), the
         metric of all of them together; else (official folds) the mean over the folds.
-    entropy, spread: of the attention maps of each seed, in nats and as a share of the locations;
-        empty for a model without attention.
+    entropy, spread: of the attention maps of each seed, in nats and as a share of the locations,
+        over the same videos; empty for a model without attention.
     """
 
     name: str
@@ -79,6 +81,7 @@ def train_grid(
         report: told in a line what each run gave.
 
     Raises:
+        AttnactError: a run there was made with other choices; nothing is trained then.
         ValueError: a seed that is out of range; nothing is trained then.
     """
     runs: dict[Cell, Run] = {}
@@ -87,6 +90,7 @@ def train_grid(
         (name, seed, fold): replace(config, seed=seed, fold=fold)
         for (name, config), seed, fold in product(rows.items(), seeds, folds)
     }
+    _check_choices(folder, cells, cache)
     for number, (cell, outcome) in enumerate(train(folder, cells), 1):
         path = _path(folder, cell)
         if isinstance(outcome, Exception):
@@ -106,6 +110,9 @@ def train_grid(
         }
         if whole:
             found.append(_row(name, config, whole, cache))
+    paths = {_path(folder, cell) for cell in cells}
+    if others := sum(path.parent not in paths for path in folder.glob("*/config.json")):
+        report(f"{others} other runs in {folder} are not asked for, and not in what is written")
     return Grid(found, failures)
 
 
@@ -211,31 +218,58 @@ def _path(folder: Path, cell: Cell) -> Path:
 
 def _begin(path: Path, config: TrainConfig, cache: FeatureCache) -> Run:
     if not (path / "config.json").exists():
+        both_sides(cache, config)  # before anything is written
         return create_run(path, config, cache)
     run = open_run(path)
+    if other := _unlike(run, config, cache):
+        raise AttnactError(other)
+    return run
+
+
+def _check_choices(folder: Path, cells: Mapping[Cell, TrainConfig], cache: FeatureCache) -> None:
+    """Holds what is asked for against the runs that are there.
+
+    Raises:
+        AttnactError: one was made with other choices; a table of both would compare nothing.
+    """
+    for cell, config in cells.items():
+        with suppress(RunError):  # which is told when its turn comes
+            if (_path(folder, cell) / "config.json").exists():
+                run = open_run(_path(folder, cell))
+                if other := _unlike(run, config, cache):
+                    raise AttnactError(other)
+
+
+def _unlike(run: Run, config: TrainConfig, cache: FeatureCache) -> str:
+    """Why a run is not the one that is asked for; empty if it is."""
     if run.cache_digest != cache.digest:
-        raise AttnactError(f"{path}: made with another cache; use another --name")
+        return f"{run.folder}: made with another cache; use another --name"
     for name, asked in asdict(config).items():
         chosen = getattr(run.config, name)
         if chosen != asked:
-            raise AttnactError(
-                f"{path}: made with {name} {chosen}, now asked for {asked}; use another --name"
+            return (
+                f"{run.folder}: made with {name} {chosen}, now asked for {asked}; use another "
+                "--name"
             )
-    return run
+    return ""
 
 
 def _row(name: str, config: TrainConfig, runs: dict[int, list[Run]], cache: FeatureCache) -> Row:
     summaries = [[run.summary() for run in folds] for folds in runs.values()]
+    apart = not overlapping(cache, [run.config.fold for run in next(iter(runs.values()))])
+    mean = partial(_mean, apart)
     attends = config.model == "attention"
     return Row(
         name=name,
         config=config,
         runs=runs,
         values=[over_folds(folds, cache) for folds in runs.values()],
-        entropy=[_mean(cells, "attention_entropy") for cells in summaries] if attends else [],
-        spread=[_mean(cells, "attention_spread") for cells in summaries] if attends else [],
+        entropy=[mean(cells, "attention_entropy") for cells in summaries] if attends else [],
+        spread=[mean(cells, "attention_spread") for cells in summaries] if attends else [],
     )
 
 
-def _mean(summaries: Sequence[dict[str, Any]], name: str) -> float:
-    return float(np.mean([summary[name] for summary in summaries]))
+def _mean(apart: bool, summaries: Sequence[dict[str, Any]], name: str) -> float:
+    """Over all test videos where the folds keep them apart, else over the folds."""
+    weights = [summary["videos"] if apart else 1 for summary in summaries]
+    return float(np.average([summary[name] for summary in summaries], weights=weights))

@@ -72,6 +72,23 @@ def fold_videos(cache: FeatureCache, fold: str, side: Split) -> Ints:
     return np.flatnonzero(cache.folds[fold] == side)
 
 
+def both_sides(cache: FeatureCache, config: TrainConfig) -> tuple[Ints, Ints]:
+    """The videos to train on and those to test on.
+
+    Raises:
+        RunError: there are none, or too few groups of them to hold some out.
+    """
+    videos, test = (fold_videos(cache, config.fold, side) for side in (Split.TRAIN, Split.TEST))
+    if not len(videos) or not len(test):
+        failed = f" ({len(cache.failures)} videos failed)" if cache.failures else ""
+        raise RunError(
+            f"{cache.path}: fold {config.fold} has no videos to train or test on{failed}"
+        )
+    if config.validation > 0:
+        hold_out(videos, cache.groups, config)
+    return videos, test
+
+
 def train(
     run: Run, cache: FeatureCache, store: FeatureStore, tensorboard: bool = False
 ) -> dict[str, Any]:
@@ -119,26 +136,22 @@ def _way(run: Run, cache: FeatureCache, store: FeatureStore, tensorboard: bool) 
         from attnact.train.events import Events
 
         training = replace(training, events=Events(run, cache, store))
-    videos = fold_videos(cache, run.config.fold, Split.TRAIN)
-    test = fold_videos(cache, run.config.fold, Split.TEST)
-    if not len(videos) or not len(test):
-        failed = f" ({len(cache.failures)} videos failed)" if cache.failures else ""
-        raise RunError(
-            f"{cache.path}: fold {run.config.fold} has no videos to train or test on{failed}"
-        )
     state = ranks.from_first(lambda: _begun(run))
-    enough = -np.inf
+    videos, test = both_sides(cache, run.config)
+    enough, held = -np.inf, 0
     if run.config.validation > 0:
-        fit, held = hold_out(videos, cache.groups, run.config)
+        fit, others = hold_out(videos, cache.groups, run.config)
+        held = len(others)
         if state["phase"] != FINAL:
-            _, state = yield from _fit(training, SELECTION, fit, held, -np.inf, state)
+            _, state = yield from _fit(training, SELECTION, fit, others, -np.inf, state)
         enough = cost(run.config, best_epoch(json.loads(state["history"])))
     model, state = yield from _fit(training, FINAL, videos, None, enough, state)
     if ranks.rank() == 0:
         features = cache.provenance
         save_checkpoint(run.model, Checkpoint(model, cache.classes, cache.multi_label, features))
     scored = _score(training, model, test)
-    return ranks.from_first(lambda: _finish(training, scored, state["epoch"]))
+    chosen = {"epochs": state["epoch"], "held_out": held}
+    return ranks.from_first(lambda: _finish(training, scored, chosen))
 
 
 def _begun(run: Run) -> dict[str, Any]:
@@ -149,13 +162,16 @@ def _begun(run: Run) -> dict[str, Any]:
     return state or {"history": "[]", "phase": "", "epoch": 0}
 
 
-def _finish(training: Training, scored: VideoScores, epochs: int) -> dict[str, Any]:
-    """Writes what the test videos came to; gives the run's summary."""
+def _finish(training: Training, scored: VideoScores, chosen: dict[str, int]) -> dict[str, Any]:
+    """Writes what the test videos came to; gives the run's summary.
+
+    chosen: the epochs that it was trained for, and by how many held-out videos.
+    """
     run, cache = training.run, training.cache
     write_predictions(run.predictions, cache, scored)
     if scored.looks is not None:
         write_looks(run.looks, cache, scored)
-    run.finish({**describe_scores(cache, scored), "fold": run.config.fold, "epochs": epochs})
+    run.finish({**describe_scores(cache, scored), "fold": run.config.fold, **chosen})
     if training.events is not None:
         training.events.finish(run.summary())
     return run.summary()

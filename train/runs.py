@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from attnact import __version__
-from attnact.errors import RunBusyError, RunError
+from attnact.errors import CacheError, RunBusyError, RunError
 from attnact.features import FeatureCache
 from attnact.files import lock_beside, unlock, write_new, write_text
 from attnact.sealed import check_seal, parse, seal
@@ -70,9 +70,15 @@ class Run:
             CacheError: it is missing or damaged.
             RunError: it holds other features, videos or folds than it did.
         """
+        if not self.cache.is_file():
+            raise CacheError(
+                f"{self.cache}: no such file; if it was moved, say so in {self.folder}/config.json"
+            )
         cache = FeatureCache(self.cache)
         if cache.digest != self.cache_digest:
-            raise RunError(f"{self.folder}: {self.cache} was made anew since this run began")
+            raise RunError(
+                f"{self.folder}: {self.cache} was made anew since this run began; train another"
+            )
         return cache
 
     def summary(self) -> dict[str, Any]:
@@ -123,9 +129,19 @@ def open_run(folder: Path) -> Run:
     try:
         check_seal(content, free="cache")  # whose digest says whether it is the same cache
         config = TrainConfig(**content["train"])
-        return Run(folder, config, Path(content["cache"]), str(content["cache_digest"]))
+        cache = _cache_of(folder, Path(content["cache"]))
+        return Run(folder, config, cache, str(content["cache_digest"]))
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{folder / 'config.json'}: damaged ({error})") from error
+
+
+def _cache_of(folder: Path, cache: Path) -> Path:
+    """Where the cache of a run is; if it is gone, in the features/ that moved with the run."""
+    if not cache.is_file():
+        for parent in folder.resolve().parents:
+            if (parent / "features" / cache.name).is_file():
+                return parent / "features" / cache.name
+    return cache
 
 
 @contextmanager

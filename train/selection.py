@@ -26,9 +26,7 @@ def hold_out(videos: Ints, groups: list[str], config: TrainConfig) -> tuple[Ints
     names = np.array(groups)[videos]
     count = len(set(names))
     if count < 2:
-        raise RunError(
-            "the training videos are of one group: none can be held out; --no-validation"
-        )
+        raise RunError("the training videos are of one group: none can be held out; --validation 0")
     share = max(config.validation, 1 / count)
     if math.ceil(share * count) == count:
         raise RunError(f"--validation {share:g} of {count} groups of videos leaves none to fit")

@@ -137,7 +137,19 @@ def features(
         click.echo(f"attnact: failed: {path}: {reason}", err=True)
     if made.failures:
         click.echo(f"{len(made.failures)} of {len(found.videos)} videos failed", err=True)
+        note(_when_mended(cache, {path for path, _ in made.failures}))
         sys.exit(SOME_FAILED)
+
+
+def _when_mended(cache: Path, failed: set[str]) -> str:
+    from attnact.extract.plan import read_plan
+    from attnact.features import shard_path
+
+    plan = read_plan(cache)
+    assert plan is not None
+    first, *others = (str(shard_path(cache, shard)) for shard in plan.shards_of(failed))
+    more = f" and {len(others)} more of its shards" if others else ""
+    return f"when they are mended, delete {first}{more} and type it again"
 
 
 def _here(found: Any, cache: Path, config: ExtractConfig, devices: str | None) -> Any:

@@ -71,7 +71,7 @@ def train(
 
 def _begin(cache: Any, name: str | None, wanted: dict[str, Any]) -> Any:
     """A new run with these choices."""
-    from attnact.train import runs
+    from attnact.train import loop, runs
     from attnact.train.config import resolve, unread
 
     config = resolve(wanted, cache)
@@ -80,6 +80,8 @@ def _begin(cache: Any, name: str | None, wanted: dict[str, Any]) -> Any:
         click.echo(f"attnact: warning: {what} does not use {', '.join(ignored)}", err=True)
     folder = Path("runs", cache.path.stem)
     path = runs.free_name(folder, config) if name is None else run_folder(cache, name)
+    if not path.exists():
+        loop.both_sides(cache, config)  # before anything is written
     return runs.create_run(path, config, cache)
 
 
@@ -133,7 +135,13 @@ def import_released_model(
 
 
 def _show_result(folder: Path, result: dict[str, Any]) -> None:
-    click.echo(f"{folder}: {result['metric']} {result['value']:.4f} on {result['videos']} videos")
+    score = f"{result['metric']} {result['value']:.4f} on {result['videos']} videos"
+    after = ""
+    if epochs := result.get("epochs"):
+        after = f", after {epochs} epoch{'s' if epochs > 1 else ''}"
+        if held := result.get("held_out"):
+            after += f" (chosen by {held} held-out video{'s' if held > 1 else ''})"
+    click.echo(f"{folder}: {score}{after}")
     if result["random_weights"]:
         click.echo("the features are of random weights, so the figure says little", err=True)
 

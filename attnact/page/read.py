@@ -15,8 +15,10 @@ from attnact.page.folders import names_of, tree
 from attnact.train.config import TrainConfig, effective, idle
 from attnact.train.evaluate import Floats, metric, metric_name
 from attnact.train.runs import Run, open_run
+from attnact.train.selection import FINAL
 
 NONE = "–"  # a choice that was not made
+SPOKEN_OF = 3  # runs that are repeats, by name
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,11 @@ class ShownRun:
     predictions: Predictions | None
     features: str
     random_weights: bool
+
+    @property
+    def epochs(self) -> int:
+        """That its model was trained for; those that chose how many are not counted."""
+        return sum(line.get("phase") == FINAL for line in self.history)
 
 
 @dataclass(frozen=True)
@@ -166,21 +173,25 @@ def read_scores(path: Path, multi_label: bool) -> Predictions:
 
 
 def without_repeats(runs: Sequence[ShownRun]) -> tuple[list[ShownRun], list[str]]:
-    """The runs, of the very same choices on one cache the first finished one; a line a repeat.
+    """The runs, of the very same choices on one cache the first finished one; and what is left out.
 
     A repeat would count its test videos once more, and is no other seed.
     """
     first: dict[tuple[str, TrainConfig], ShownRun] = {}
     for run in sorted(runs, key=lambda run: run.predictions is None):
         first.setdefault((run.run.cache_digest, effective(run.run.config)), run)
-    kept, notes = [], []
+    kept, notes, repeats = [], [], []
     for run in runs:
         same = first[run.run.cache_digest, effective(run.run.config)]
         if same is run:
             kept.append(run)
+        elif run.predictions is None:
+            notes.append(f"Not finished: {run.name}")
         else:
-            notes.append(f"Left out: {run.name}: the same choices as {same.name}")
-    return kept, notes
+            repeats.append(f"Left out: {run.name}: the same choices as {same.name}")
+    if (more := len(repeats) - SPOKEN_OF) > 0:
+        repeats[SPOKEN_OF:] = [f"Left out: {more} more that have the same choices as others"]
+    return kept, notes + repeats
 
 
 def settings_of(runs: Iterable[ShownRun]) -> list[Setting]:

@@ -80,9 +80,11 @@ def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise DatasetError(f"{file}, line {reader.line_num}: not CSV ({error})") from None
     rows = [(line, row) for line, row in rows if any(row)]
     header = rows[0][1] if rows else []
+    header = [name.lower() if name.lower() in OWN_COLUMNS else name for name in header]
     if not {"path", "label"} <= set(header):
         found = ",".join(header)
-        raise DatasetError(f"{file}: the first line must be path,label[,group][,folds]: {found!r}")
+        told = f"{file}: the first line must be path,label[,group][,folds], with commas"
+        raise DatasetError(f"{told}: {found!r}")
     if "" in header or len(set(header)) < len(header):
         raise DatasetError(f"{file}: the first line has a column without a name, or one twice")
     unfit = [name for name in header if "/" in name or name == "."]
