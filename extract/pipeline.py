@@ -1,31 +1,29 @@
-"""Videos to a finished feature cache: what there is to do, its shards, its index."""
+"""Videos to a finished feature cache: what there is to do, the shards, and then the index."""
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from attnact.errors import CacheError, SchemaError
-from attnact.extract.backbone import RANDOM, Backbone
+from attnact.extract.backbone import Backbone
 from attnact.extract.batches import Job
 from attnact.extract.choosing import choose_backbone, random_weights_path
 from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset, below
 from attnact.extract.decoder import Failed
 from attnact.extract.decoding import probe_all
+from attnact.extract.index import check_listing, finish, provenance_of
 from attnact.extract.making import Report, at_once, make_job, make_shards
 from attnact.extract.plan import Plan, Settings, check_same, divide, keep_plan, read_plan
 from attnact.extract.resize import FRAME_SIDE
 from attnact.extract.runtime import FRAMES_AT_ONCE
-from attnact.feature_index import Listing, lists_shards, move_root, unlike, write_index
 from attnact.features import FeatureCache
 from attnact.files import check_disk
-from attnact.progress import note, progress
-from attnact.provenance import command, now, versions
+from attnact.progress import progress
+from attnact.provenance import command, now
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig, beside: int = 
         plan = _new_plan(dataset, settings, config.time_limit)
     else:
         check_same(cache, plan, settings, paths)
-        _check_listing(cache, plan, dataset)
+        check_listing(cache, plan, dataset)
     job = make_job(plan, cache, dataset.root, config, backbone.device, beside)
     return Extraction(dataset, backbone, job, config)
 
@@ -152,41 +150,8 @@ def extract(extraction: Extraction, report: Report, make: Make = make_here) -> F
         make(replace(extraction, job=replace(job, plan=plan)), missing, report)
     if plan.missing(job.cache):
         return None
-    made, listing = _made(job.cache, plan), _listing(extraction.dataset)
-    if made is None or unlike(made, listing):
-        return write_index(job.cache, len(plan.starts), listing, _provenance(extraction, plan))
-    if made.root == listing.root:
-        return made
-    note(f"{job.cache}: its videos are in {listing.root} now")
-    return move_root(made, listing.root)
-
-
-def _made(path: Path, plan: Plan) -> FeatureCache | None:
-    """The cache whose index is of the shards that are there; None if it is to be written.
-
-    Raises:
-        SchemaError: it is of a newer attnact.
-        CacheError: a shard is missing or broken.
-    """
-    try:
-        made = FeatureCache(path)
-    except SchemaError:
-        raise
-    except CacheError:
-        return None
-    same = made.provenance.items() >= asdict(plan.settings).items()
-    return made if same and lists_shards(made, len(plan.starts), plan.paths) else None
-
-
-def _check_listing(cache: Path, plan: Plan, dataset: Dataset) -> None:
-    """Holds a data set against a finished cache, which lists the classes, groups and folds."""
-    if plan.missing(cache) or not (made := _made(cache, plan)):
-        return
-    if what := unlike(made, _listing(dataset)):
-        raise CacheError(
-            f"{cache}: made with {what}; delete this one file (not the shards) to have it "
-            "written anew, without the runs on it, or choose another --out"
-        )
+    provenance = provenance_of(plan, extraction.backbone, extraction.config)
+    return finish(job.cache, plan, extraction.dataset, provenance)
 
 
 def _new_plan(dataset: Dataset, settings: Settings, time_limit: float) -> Plan:
@@ -204,37 +169,3 @@ def _new_plan(dataset: Dataset, settings: Settings, time_limit: float) -> Plan:
         date=now(),
         command=command(),
     )
-
-
-def _listing(dataset: Dataset) -> Listing:
-    labels = np.zeros((len(dataset.videos), len(dataset.classes)), np.int64)
-    for row, video in zip(labels, dataset.videos, strict=True):
-        row[list(video.labels)] = 1
-    return Listing(
-        name=dataset.name,
-        root=dataset.root.resolve(),
-        classes=dataset.classes,
-        paths=[video.path for video in dataset.videos],
-        labels=labels if dataset.multi_label else labels.argmax(1),
-        groups=[video.group for video in dataset.videos],
-        folds={name: np.array(sides, np.int8) for name, sides in dataset.folds.items()},
-    )
-
-
-def _provenance(extraction: Extraction, plan: Plan) -> dict[str, str]:
-    return {
-        **asdict(plan.settings),
-        "weights_file": _weights_file(extraction.config),
-        "weights_are_random": str(extraction.backbone.is_random).lower(),
-        "device": str(extraction.backbone.device),
-        "date": plan.date,
-        "command": plan.command,
-        **versions("torch", "torchvision", "av", "h5py", "numpy"),
-    }
-
-
-def _weights_file(config: ExtractConfig) -> str:
-    """Where the weights were read; empty for published and for random ones."""
-    if config.weights is None or config.weights == RANDOM:
-        return ""
-    return str(Path(config.weights).resolve())

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from attnact.compact import to_float, to_uint8
 from attnact.errors import CacheError
-from attnact.extract import choosing, making, pipeline
+from attnact.extract import choosing, index, making, pipeline
 from attnact.extract import plan as plan_module
 from attnact.extract.datasets.base import Dataset
 from attnact.extract.making import take_up
@@ -251,7 +251,7 @@ def test_a_finished_cache_is_not_made_again(dataset, tmp_path, monkeypatch):
     extraction = begin(dataset, cache)
     assert frames_left(extraction) == 0
     assert f"all {SHARDS} shards of {cache} are there" in describe(extraction)
-    monkeypatch.setattr(pipeline, "versions", lambda *packages: {"torch": "a later one"})
+    monkeypatch.setattr(index, "versions", lambda *packages: {"torch": "a later one"})
     extract(extraction, ignore)
     assert files(cache) == before
 

@@ -1,0 +1,98 @@
+"""The index that ends an extraction: when it is to be written, and what it says."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from attnact.errors import CacheError, SchemaError
+from attnact.extract.backbone import RANDOM, Backbone
+from attnact.extract.config import ExtractConfig
+from attnact.extract.datasets.base import Dataset
+from attnact.extract.plan import Plan
+from attnact.feature_index import Listing, lists_shards, move_root, unlike, write_index
+from attnact.features import FeatureCache
+from attnact.progress import note
+from attnact.provenance import versions
+
+
+def check_listing(cache: Path, plan: Plan, dataset: Dataset) -> None:
+    """Holds a data set against a finished cache, which lists the classes, groups and folds.
+
+    Raises:
+        CacheError: they differ, and what was trained on the cache would lose it.
+    """
+    if plan.missing(cache) or not (made := _made(cache, plan)):
+        return
+    if what := unlike(made, _listing(dataset)):
+        raise CacheError(
+            f"{cache}: made with {what}; delete this one file (not the shards) to have it "
+            "written anew, without the runs on it, or choose another --out"
+        )
+
+
+def finish(cache: Path, plan: Plan, dataset: Dataset, provenance: dict[str, str]) -> FeatureCache:
+    """The cache over all its shards; one that is finished stays as it is.
+
+    Raises:
+        CacheError: a shard is missing or broken, or the index is of a newer attnact.
+    """
+    made, listing = _made(cache, plan), _listing(dataset)
+    if made is None or unlike(made, listing):
+        return write_index(cache, len(plan.starts), listing, provenance)
+    if made.root == listing.root:
+        return made
+    note(f"{cache}: its videos are in {listing.root} now")
+    return move_root(made, listing.root)
+
+
+def provenance_of(plan: Plan, backbone: Backbone, config: ExtractConfig) -> dict[str, str]:
+    """How the features were made, as text."""
+    return {
+        **asdict(plan.settings),
+        "weights_file": _weights_file(config),
+        "weights_are_random": str(backbone.is_random).lower(),
+        "device": str(backbone.device),
+        "date": plan.date,
+        "command": plan.command,
+        **versions("torch", "torchvision", "av", "h5py", "numpy"),
+    }
+
+
+def _made(path: Path, plan: Plan) -> FeatureCache | None:
+    """The cache whose index is of the shards that are there; None if it is to be written.
+
+    Raises:
+        SchemaError: it is of a newer attnact.
+        CacheError: a shard is missing or broken.
+    """
+    try:
+        made = FeatureCache(path)
+    except SchemaError:
+        raise
+    except CacheError:
+        return None
+    same = made.provenance.items() >= asdict(plan.settings).items()
+    return made if same and lists_shards(made, len(plan.starts), plan.paths) else None
+
+
+def _listing(dataset: Dataset) -> Listing:
+    labels = np.zeros((len(dataset.videos), len(dataset.classes)), np.int64)
+    for row, video in zip(labels, dataset.videos, strict=True):
+        row[list(video.labels)] = 1
+    return Listing(
+        name=dataset.name,
+        root=dataset.root.resolve(),
+        classes=dataset.classes,
+        paths=[video.path for video in dataset.videos],
+        labels=labels if dataset.multi_label else labels.argmax(1),
+        groups=[video.group for video in dataset.videos],
+        folds={name: np.array(sides, np.int8) for name, sides in dataset.folds.items()},
+    )
+
+
+def _weights_file(config: ExtractConfig) -> str:
+    """Where the weights were read; empty for published and for random ones."""
+    if config.weights is None or config.weights == RANDOM:
+        return ""
+    return str(Path(config.weights).resolve())
