@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from os.path import commonpath
+from os.path import commonpath, isfile
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,7 @@ def find_videos(recogniser: Recogniser, names: Sequence[str]) -> list[Video]:
     run = recogniser.run
     if not recogniser.attends:
         raise RunError(f"{run.folder}: its model has no attention to draw")
-    cache = run.open_cache() if not names or run.cache.is_file() else None
+    cache = run.open_cache() if not names or isfile(run.cache) else None
     if cache is not None and not names:
         test = fold_videos(cache, run.config.fold, Split.TEST)
         return [_cached(cache, video) for video in _one_a_class(cache, test)]

@@ -31,23 +31,13 @@ SHORT = {"attention_penalty": "--lambda"}  # what the paper calls it
 
 def known_device(context: click.Context, parameter: click.Parameter, name: str | None) -> Any:
     """Refuses a device that is none, or not here; the callback of an option."""
-    if name is None:
-        return None
-    import torch
+    if name is not None:
+        from attnact.devices import check_device
 
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise click.BadParameter(f"{name!r} is no device; cpu, or cuda:1") from None
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise click.BadParameter(f"no {name} here, where torch sees {count} GPU(s)")
-    else:
         try:
-            torch.ones(1, device=device).item()
-        except (RuntimeError, NotImplementedError, AssertionError):
-            raise click.BadParameter(f"torch cannot work on {name} here; cpu, or cuda:1") from None
+            check_device(name)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
     return name
 
 

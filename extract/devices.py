@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from attnact.devices import check_device
 from attnact.errors import CacheError
 from attnact.extract.children import end_child, end_with_parent, start_child
 from attnact.extract.config import ExtractConfig
@@ -38,12 +39,7 @@ def parse_devices(text: str) -> list[str]:
         raise ValueError("no GPU here for --devices all; leave it out to use the CPU")
     names = [f"cuda:{i}" for i in range(gpus)] if text == "all" else text.split(",")
     for name in names:
-        try:
-            device = torch.device(name)
-        except RuntimeError:
-            raise ValueError(f"{name!r} is no device; --devices all, or cuda:0,cuda:1") from None
-        if device.type == "cuda" and (device.index or 0) >= gpus:
-            raise ValueError(f"no {name} here, where torch sees {gpus} GPU(s)")
+        check_device(name)
     return names
 
 

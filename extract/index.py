@@ -72,7 +72,8 @@ def _made(path: Path, plan: Plan) -> FeatureCache | None:
         raise
     except CacheError:
         return None
-    same = made.provenance.items() >= asdict(plan.settings).items()
+    settings = asdict(plan.settings).items()  # of which older caches have not all
+    same = all(made.provenance.get(name, value) == value for name, value in settings)
     return made if same and lists_shards(made, len(plan.starts), plan.paths) else None
 
 

@@ -12,7 +12,7 @@ from attnact.extract.backbone import Backbone
 from attnact.extract.batches import Job
 from attnact.extract.choosing import choose_backbone, random_weights_path
 from attnact.extract.config import ExtractConfig
-from attnact.extract.datasets.base import Dataset, below
+from attnact.extract.datasets.base import Dataset
 from attnact.extract.decoder import Failed
 from attnact.extract.decoding import probe_all
 from attnact.extract.index import check_listing, finish, provenance_of
@@ -55,8 +55,6 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig, beside: int = 
             lists them otherwise.
     """
     plan = read_plan(cache)
-    if plan is not None:
-        dataset = below(dataset, plan.paths)
     backbone = choose_backbone(dataset, cache, config, plan)
     settings = Settings(
         backbone=config.backbone,

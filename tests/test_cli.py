@@ -137,6 +137,7 @@ def test_what_cannot_be_trained_leaves_no_run(make_cache, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     small = ["--hidden-size", "4", "--epochs", "1", "--lstm-layers", "1", "--test-stride", "9"]
     for command in (["train", "--name", "x"], ["sweep-lambda", "--lambdas", "0"]):
+        Path("runs/a/x").mkdir(parents=True)  # as somebody may have
         refused = CliRunner().invoke(cli.main, [*command, *small])
         assert "none can be held out; --validation 0" in refused.stderr
         assert refused.exit_code == 1

@@ -154,6 +154,8 @@ def test_which_devices(monkeypatch):
         ("cuda:2", "no cuda:2 here, where torch sees 2"),
         ("gpu", "'gpu' is no device"),
         ("", "'' is no device"),
+        ("meta", "torch cannot work on meta here"),
+        ("cpu,hpu", "torch cannot work on hpu here"),
     ):
         with pytest.raises(ValueError, match=message):
             parse_devices(text)

@@ -87,7 +87,7 @@ def go(
     told: list[str] = []
     store: Any = SimpleNamespace(device=torch.device(device))
     rows = sweep_rows(replace(CONFIG, **choices), penalties)
-    train = partial(train_here, cache, store, False)
+    train = partial(train_here, cache, lambda: store, False)
     return train_grid(folder, cache, train, rows, seeds, folds, told.append), told
 
 
@@ -146,7 +146,7 @@ def test_models_that_are_not_of_one_shape_train_alone(
     trainer: Trainer, cache: FeatureCache, tmp_path: Path
 ) -> None:
     store: Any = SimpleNamespace(device=torch.device("cuda"))
-    train = partial(train_here, cache, store, False)
+    train = partial(train_here, cache, lambda: store, False)
     found = train_grid(tmp_path, cache, train, table1_rows(CONFIG), [0], ["1"], lambda line: None)
     assert [row.name for row in found.rows] == list(NAMES)
     assert trainer.stacks == [1, 1, 1, 3]
@@ -241,6 +241,10 @@ def test_other_choices_are_refused(trainer: Trainer, cache: FeatureCache, tmp_pa
     told = "lambda0-fold1-seed0: made with epochs 1, now asked for 2; use another --name"
     with pytest.raises(AttnactError, match=told):
         go(tmp_path, cache, [0, 1], [0], ["1"], epochs=2)
+    rows = sweep_rows(replace(CONFIG, epochs=2), [0])
+    train = partial(train_here, cache, pytest.fail, False)  # the features may be large
+    with pytest.raises(AttnactError, match=told):
+        train_grid(tmp_path, cache, train, rows, [0], ["1"], print)
     assert trainer.trained == ["lambda0-fold1-seed0"]  # of a table of both nothing could be told
     assert (tmp_path / "lambda0-fold1-seed0/config.json").read_bytes() == config
 
@@ -269,7 +273,7 @@ def test_runs_that_are_not_asked_for_are_told(
     _, told = go(tmp_path, cache, [0, 1], [0, 1], ["1", "2"])
     assert "not asked for" not in told[-1]
     _, told = go(tmp_path, cache, [0, 1], [0], ["1"])
-    assert told[-1].startswith(f"6 other runs in {tmp_path} are not asked for")
+    assert told[-1] == f"not asked for, and not in what is written: 6 of the runs in {tmp_path}"
 
 
 def test_how_it_looked_is_over_all_test_videos(
@@ -288,7 +292,7 @@ def test_with_real_training(cache: FeatureCache, tmp_path: Path) -> None:
     """λ, seed and fold reach the runs, and the store serves all the folds."""
     store = open_store(cache, videos_in(cache, ["1", "2"]), "host", torch.device("cpu"))
     rows = sweep_rows(CONFIG, [0, 1])
-    train = partial(train_here, cache, store, False)
+    train = partial(train_here, cache, lambda: store, False)
     found = train_grid(tmp_path, cache, train, rows, [0], ["1", "2"], lambda line: None)
     assert found.failures == []
     assert [len(row.values) for row in found.rows] == [1, 1]

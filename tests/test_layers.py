@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # the order is checked to have no circle.
 FLOORS = [
     {"attnact"},
-    {"attnact.errors", "attnact.vocabulary", "attnact.released"},
+    {"attnact.devices", "attnact.errors", "attnact.vocabulary", "attnact.released"},
     {"attnact.kernels", "attnact.products", "attnact.replayed", "attnact.windows"},
     {"attnact.files", "attnact.interrupts", "attnact.memory", "attnact.sealed", "attnact.sink"},
     {"attnact.progress", "attnact.provenance", "attnact.cli_options"},

@@ -30,6 +30,7 @@ from attnact.extract.pipeline import describe, extract, frames_left
 from attnact.extract.plan import read_plan
 from attnact.extract.resize import resize
 from attnact.extract.video import read_frames
+from attnact.feature_index import write_index
 from attnact.feature_writer import ShardWriter
 from attnact.features import SCHEMA, Cubes, FeatureCache, shard_path
 from attnact.sealed import is_broken, unsealed
@@ -37,6 +38,7 @@ from attnact.vocabulary import Resize
 
 CLIPS = {"dive/a.avi": 5, "dive/b.avi": 40, "run/c.mp4": 1, "run/d.avi": 33, "run/e.mpg": 20}
 BAD = ("dive/cut.avi", "run/cut.mp4", "run/empty.avi", "dive/text.avi", "run/sound.mp4")
+LATER = ("dtype", "runtime", "precision")
 SHARDS = 3  # of clips a, b and c; of d; and of e, in shards of 50 frames
 
 
@@ -286,6 +288,18 @@ def test_a_finished_cache_is_not_listed_otherwise(dataset, tmp_path, what):
     begin(other, cache)
 
 
+def test_a_finished_cache_from_before_there_were_choices_is_left_alone(dataset, tmp_path):
+    cache = tmp_path / "small.h5"
+    made = extract(begin(dataset, cache), ignore)
+    old = {name: made.provenance[name] for name in made.provenance if name not in LATER}
+    write_index(cache, SHARDS, index._listing(dataset), old)
+    before = cache.read_bytes()
+    extract(begin(dataset, cache), ignore)
+    assert cache.read_bytes() == before
+    with pytest.raises(CacheError, match="made with other folds"):
+        begin(change(dataset, "folds"), cache)
+
+
 def test_videos_that_were_moved(dataset, tmp_path, capsys):
     """To the runs on it the cache is the same, and so is every byte of it but where they are."""
     cache, moved = tmp_path / "small.h5", tmp_path / "moved"
@@ -300,27 +314,6 @@ def test_videos_that_were_moved(dataset, tmp_path, capsys):
         assert not is_broken(cache)
     with h5py.File(cache) as file:
         assert "moved_to" not in file.attrs
-
-
-def test_videos_and_their_paths_moved_into_a_folder(dataset, root, tmp_path):
-    """As of a list that names them there now; a path is the group of a video that has none."""
-    dataset = replace(
-        dataset, videos=tuple(replace(video, group=video.path) for video in dataset.videos)
-    )
-    cache, moved = tmp_path / "small.h5", tmp_path / "list"
-    first = extract(begin(dataset, cache), ignore)
-    shutil.copytree(root, moved / "new/clips")
-    paths = [f"new/clips/{path}" for path in CLIPS]
-    other = make_dataset(moved, paths)
-    videos = (
-        replace(it, group=it.path, labels=old.labels)
-        for it, old in zip(other.videos, dataset.videos, strict=True)
-    )
-    again = extract(begin(replace(other, videos=tuple(videos)), cache), ignore)
-    assert (again.root, again.digest) == ((moved / "new/clips").resolve(), first.digest)
-    hold(again, again.root)
-    with pytest.raises(CacheError, match=r"begun with other videos \(5 gone, 5 new"):
-        begin(make_dataset(moved, [f"new/{path}" for path in paths[:-1]] + ["run/x.avi"]), cache)
 
 
 def test_a_shard_that_is_made_again_where_the_videos_are_now(dataset, tmp_path):

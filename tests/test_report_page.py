@@ -23,7 +23,14 @@ from attnact.errors import RunError
 from attnact.extract.video import read_frames
 from attnact.features import FeatureCache, index_digest
 from attnact.page.pool import Guess, PoolVideo, choose
-from attnact.page.read import Predictions, find_runs, settings_of, without_repeats
+from attnact.page.read import (
+    Predictions,
+    common,
+    differing,
+    find_runs,
+    settings_of,
+    without_repeats,
+)
 from attnact.page.write import UNIT, write_page
 from attnact.train.clips import scored_clips
 from attnact.train.evaluate import average_precisions
@@ -257,6 +264,16 @@ def test_what_a_model_does_not_read_makes_no_other_run(work, tmp_path):
     other = replace(mean, name="other", run=replace(mean.run, config=config))
     assert without_repeats([mean, other]) == ([mean], ["Left out: other: the same choices as mean"])
     assert len(settings_of([mean, replace(other, history=[])])) == 1
+
+
+def test_features_that_an_older_run_does_not_know(work):
+    runs, _ = find_runs([work / "runs"])
+    older = [replace(run, features="") if run.name == "even" else run for run in runs]
+    for some in (runs, older):
+        assert "features" not in differing(settings_of(some))
+        assert common(settings_of(some))["features"].startswith("googlenet, random")
+    unknown = settings_of([replace(run, features="") for run in runs])
+    assert "features" not in {**differing(unknown), **common(unknown)}
 
 
 def test_the_same_run_in_two_folders_counts_once(work, tmp_path):

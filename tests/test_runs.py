@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,8 @@ def test_a_run_that_moved_with_its_cache_finds_it(make_cache, tmp_path: Path) ->
     for folder in ("runs/small/x", "runs/small/sweep/y"):
         run = open_run(tmp_path / "there" / folder)
         assert run.open_cache().path == tmp_path / "there/features/small.h5"
-    (tmp_path / "there/features/small.h5").unlink()
+    shutil.rmtree(tmp_path / "there/features")
+    make_cache(tmp_path / "there/features/small.h5", videos=6)  # another of that name
     run = open_run(tmp_path / "there/runs/small/x")
     told = f"{path}: no such file; if it was moved, say so in {run.folder}/config.json"
     with pytest.raises(CacheError, match=re.escape(told)):

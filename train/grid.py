@@ -112,21 +112,23 @@ def train_grid(
             found.append(_row(name, config, whole, cache))
     paths = {_path(folder, cell) for cell in cells}
     if others := sum(path.parent not in paths for path in folder.glob("*/config.json")):
-        report(f"{others} other runs in {folder} are not asked for, and not in what is written")
+        report(f"not asked for, and not in what is written: {others} of the runs in {folder}")
     return Grid(found, failures)
 
 
 def train_here(
     cache: FeatureCache,
-    store: FeatureStore,
+    open_store: Callable[[], FeatureStore],
     tensorboard: bool,
     folder: Path,
     cells: Mapping[Cell, TrainConfig],
 ) -> Outcomes:
     """Trains the cells in this process; those that another one trains are waited for.
 
+    open_store: opens the features, when the first cell's turn comes.
     tensorboard: write TensorBoard's files too.
     """
+    store = open_store()
     left = deque(_groups(cells, store.device))
     idle = 0  # groups in a row of which other processes train every run
     while left:

@@ -11,8 +11,9 @@ summary.json       the result; a run that has it is finished
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from os.path import isfile  # Path's may not be asked of a place that is closed to us
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class Run:
             CacheError: it is missing or damaged.
             RunError: it holds other features, videos or folds than it did.
         """
-        if not self.cache.is_file():
+        if not isfile(self.cache):
             raise CacheError(
                 f"{self.cache}: no such file; if it was moved, say so in {self.folder}/config.json"
             )
@@ -129,18 +130,20 @@ def open_run(folder: Path) -> Run:
     try:
         check_seal(content, free="cache")  # whose digest says whether it is the same cache
         config = TrainConfig(**content["train"])
-        cache = _cache_of(folder, Path(content["cache"]))
-        return Run(folder, config, cache, str(content["cache_digest"]))
+        digest = str(content["cache_digest"])
+        return Run(folder, config, _cache_of(folder, Path(content["cache"]), digest), digest)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{folder / 'config.json'}: damaged ({error})") from error
 
 
-def _cache_of(folder: Path, cache: Path) -> Path:
+def _cache_of(folder: Path, cache: Path, digest: str) -> Path:
     """Where the cache of a run is; if it is gone, in the features/ that moved with the run."""
-    if not cache.is_file():
+    if not isfile(cache):
         for parent in folder.resolve().parents:
-            if (parent / "features" / cache.name).is_file():
-                return parent / "features" / cache.name
+            moved = parent / "features" / cache.name
+            with suppress(CacheError):
+                if isfile(moved) and FeatureCache(moved).digest == digest:
+                    return moved
     return cache
 
 

@@ -138,7 +138,7 @@ def _train(
     open_store = once(partial(open_features, found, chosen, features_in, device))
     with open_engine(engine, address, task_cpus, task_gpus, device) as cluster:
         if cluster is None:
-            train = partial(train_here, found, open_store(), tensorboard)
+            train = partial(train_here, found, open_store, tensorboard)
         else:
             from attnact.train.tasks import train_on
 

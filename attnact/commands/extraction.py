@@ -147,9 +147,9 @@ def _when_mended(cache: Path, failed: set[str]) -> str:
 
     plan = read_plan(cache)
     assert plan is not None
-    first, *others = (str(shard_path(cache, shard)) for shard in plan.shards_of(failed))
-    more = f" and {len(others)} more of its shards" if others else ""
-    return f"when they are mended, delete {first}{more} and type it again"
+    paths = [shard_path(cache, shard) for shard in plan.shards_of(failed)]
+    names = ", ".join(path.name for path in paths)
+    return f"when they are mended, delete {names} in {paths[0].parent} and type it again"
 
 
 def _here(found: Any, cache: Path, config: ExtractConfig, devices: str | None) -> Any:

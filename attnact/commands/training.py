@@ -80,7 +80,7 @@ def _begin(cache: Any, name: str | None, wanted: dict[str, Any]) -> Any:
         click.echo(f"attnact: warning: {what} does not use {', '.join(ignored)}", err=True)
     folder = Path("runs", cache.path.stem)
     path = runs.free_name(folder, config) if name is None else run_folder(cache, name)
-    if not path.exists():
+    if not (path / "config.json").exists():
         loop.both_sides(cache, config)  # before anything is written
     return runs.create_run(path, config, cache)
 

@@ -212,25 +212,31 @@ def settings_of(runs: Iterable[ShownRun]) -> list[Setting]:
 
 def differing(settings: Sequence[Setting]) -> dict[str, list[str]]:
     """Each choice in which the settings differ, but for seed and fold, and what each chose."""
-    rows = [_choices(it) for it in settings]
+    rows = _choices(settings)
     values = _values(rows)
     return {name: [row.get(name, NONE) for row in rows] for name in values if len(values[name]) > 1}
 
 
 def common(settings: Sequence[Setting]) -> dict[str, str]:
     """Each choice that all settings share which read it, but for seed and fold."""
-    values = _values([_choices(it) for it in settings])
+    values = _values(_choices(settings))
     return {name: next(iter(told)) for name, told in values.items() if len(told) == 1}
 
 
-def _choices(setting: Setting) -> dict[str, str]:
-    """The choices in words, but those that the model does not read."""
-    run, skipped = setting.runs[0], {"seed", "fold", *idle(setting.config)}
-    words = {name: _text(value) for name, value in asdict(setting.config).items()}
-    chosen = {name: word for name, word in words.items() if name not in skipped}
-    features = next((it.features for it in setting.runs if it.features), NONE)
-    cache = f"{run.run.cache.stem} ({run.run.cache_digest[:8]})"
-    return {"cache": cache, "features": features, **chosen}
+def _choices(settings: Sequence[Setting]) -> list[dict[str, str]]:
+    """The choices of each in words, but those that its model does not read."""
+    runs = [run for setting in settings for run in setting.runs]
+    features = {run.run.cache_digest: run.features for run in runs if run.features}
+    rows = []
+    for setting in settings:
+        run = setting.runs[0].run
+        row = {"cache": f"{run.cache.stem} ({run.cache_digest[:8]})"}
+        if run.cache_digest in features:
+            row["features"] = features[run.cache_digest]
+        skipped = {"seed", "fold", *idle(setting.config)}
+        words = {name: _text(value) for name, value in asdict(setting.config).items()}
+        rows.append(row | {name: word for name, word in words.items() if name not in skipped})
+    return rows
 
 
 def _values(rows: Sequence[dict[str, str]]) -> dict[str, set[str]]:

@@ -1,7 +1,7 @@
 """What every data set is to the rest of extraction: clips with labels, groups and folds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from attnact.vocabulary import Split
@@ -37,24 +37,6 @@ class Dataset:
     videos: tuple[Video, ...]
     folds: Mapping[str, Sequence[Split]]
     warnings: tuple[str, ...] = field(default=())
-
-
-def below(dataset: Dataset, paths: Sequence[str]) -> Dataset:
-    """The data set with these paths, where its own are the same below one more folder.
-
-    So a list whose videos were moved into a folder, and its paths with them, is what it was.
-    """
-    own = [video.path for video in dataset.videos]
-    if len(own) != len(paths) or not own[0].endswith(f"/{paths[0]}"):
-        return dataset
-    folder = own[0].removesuffix(paths[0])
-    if own != [folder + path for path in paths]:
-        return dataset
-    videos = (
-        replace(video, path=path, group=path if video.group == video.path else video.group)
-        for video, path in zip(dataset.videos, paths, strict=True)
-    )
-    return replace(dataset, root=dataset.root / folder, videos=tuple(videos))
 
 
 @dataclass(frozen=True)
