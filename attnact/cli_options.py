@@ -30,8 +30,11 @@ SHORT = {"attention_penalty": "--lambda"}  # what the paper calls it
 
 
 def known_device(context: click.Context, parameter: click.Parameter, name: str | None) -> Any:
-    """Refuses a device that is none, or not here; the callback of an option."""
-    if name is not None:
+    """Refuses a device that is none, or not here; the callback of an option.
+
+    Of a cluster, which chooses the devices itself, it may not be here; see `open_engine`.
+    """
+    if name is not None and context.params.get("engine", ENGINES[0]) == ENGINES[0]:
         from attnact.devices import check_device
 
         try:
@@ -68,6 +71,7 @@ def engine_options(command: Command) -> Command:
             type=click.Choice(ENGINES),
             default=ENGINES[0],
             show_default=True,
+            is_eager=True,  # `known_device` asks for it
             help="Who does it: this process, or a Ray cluster.",
         ),
     ):
