@@ -23,7 +23,8 @@ from attnact.vocabulary import (
     Runtime,
 )
 
-# A shard is what a kill may cost: about a minute of a two-core CPU, a second of a large GPU.
+# A shard is what a kill may cost: about a minute of a two-core CPU, a second of a large GPU. Each
+# starts a decoder: in 17 shards in place of 4, sixty clips took 3 % longer on two cores.
 SHARD_FRAMES = 2048
 GUESSED_FRAMES = 256  # of a video whose header does not tell, so that such videos share out too
 
