@@ -19,8 +19,8 @@ from attnact.provenance import RANDOM_WEIGHTS
 from attnact.recognise import Recogniser
 from attnact.train import movie, plots
 from attnact.train.clips import Ints
-from attnact.train.loop import fold_videos
 from attnact.train.scored import Attention, ScoredClip
+from attnact.train.selection import fold_videos
 from attnact.vocabulary import Split
 
 SHOWN = 8  # frames of a strip, spread over the clip

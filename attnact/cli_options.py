@@ -29,7 +29,9 @@ FilePath = click.Path(path_type=Path)
 SHORT = {"attention_penalty": "--lambda"}  # what the paper calls it
 
 
-def known_device(context: click.Context, parameter: click.Parameter, name: str | None) -> Any:
+def known_device(
+    context: click.Context, parameter: click.Parameter, name: str | None
+) -> str | None:
     """Refuses a device that is none, or not here; the callback of an option.
 
     Of a cluster, which chooses the devices itself, it may not be here; see `open_engine`.

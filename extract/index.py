@@ -16,28 +16,52 @@ from attnact.progress import note
 from attnact.provenance import versions
 
 
-def check_listing(cache: Path, plan: Plan, dataset: Dataset) -> None:
+def finished(path: Path, plan: Plan) -> FeatureCache | None:
+    """The cache, if its index is of the shards that are there; None if it is still to be written.
+
+    Raises:
+        SchemaError: it is of a newer attnact.
+        CacheError: a shard is broken.
+    """
+    if plan.missing(path):
+        return None
+    try:
+        made = FeatureCache(path)
+    except SchemaError:
+        raise
+    except CacheError:
+        return None
+    settings = asdict(plan.settings).items()  # of which older caches have not all
+    same = all(made.provenance.get(name, value) == value for name, value in settings)
+    return made if same and lists_shards(made, len(plan.starts), plan.paths) else None
+
+
+def check_listing(made: FeatureCache, dataset: Dataset) -> None:
     """Holds a data set against a finished cache, which lists the classes, groups and folds.
 
     Raises:
         CacheError: they differ, and what was trained on the cache would lose it.
     """
-    if plan.missing(cache) or not (made := _made(cache, plan)):
-        return
     if what := unlike(made, _listing(dataset)):
         raise CacheError(
-            f"{cache}: made with {what}; delete this one file (not the shards) to have it "
+            f"{made.path}: made with {what}; delete this one file (not the shards) to have it "
             "written anew, without the runs on it, or choose another --out"
         )
 
 
-def finish(cache: Path, plan: Plan, dataset: Dataset, provenance: dict[str, str]) -> FeatureCache:
-    """The cache over all its shards; one that is finished stays as it is.
+def finish(
+    cache: Path,
+    plan: Plan,
+    made: FeatureCache | None,
+    dataset: Dataset,
+    provenance: dict[str, str],
+) -> FeatureCache:
+    """The cache over all its shards; `made`, if it is finished, stays as it is.
 
     Raises:
-        CacheError: a shard is missing or broken, or the index is of a newer attnact.
+        CacheError: a shard is broken.
     """
-    made, listing = _made(cache, plan), _listing(dataset)
+    listing = _listing(dataset)
     if made is None or unlike(made, listing):
         return write_index(cache, len(plan.starts), listing, provenance)
     if made.root == listing.root:
@@ -57,24 +81,6 @@ def provenance_of(plan: Plan, backbone: Backbone, config: ExtractConfig) -> dict
         "command": plan.command,
         **versions("torch", "torchvision", "av", "h5py", "numpy"),
     }
-
-
-def _made(path: Path, plan: Plan) -> FeatureCache | None:
-    """The cache whose index is of the shards that are there; None if it is to be written.
-
-    Raises:
-        SchemaError: it is of a newer attnact.
-        CacheError: a shard is missing or broken.
-    """
-    try:
-        made = FeatureCache(path)
-    except SchemaError:
-        raise
-    except CacheError:
-        return None
-    settings = asdict(plan.settings).items()  # of which older caches have not all
-    same = all(made.provenance.get(name, value) == value for name, value in settings)
-    return made if same and lists_shards(made, len(plan.starts), plan.paths) else None
 
 
 def _listing(dataset: Dataset) -> Listing:

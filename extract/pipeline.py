@@ -15,7 +15,7 @@ from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset
 from attnact.extract.decoder import Failed
 from attnact.extract.decoding import probe_all
-from attnact.extract.index import check_listing, finish, provenance_of
+from attnact.extract.index import check_listing, finish, finished, provenance_of
 from attnact.extract.making import Report, at_once, make_job, make_shards
 from attnact.extract.plan import Plan, Settings, check_same, divide, keep_plan, read_plan
 from attnact.extract.resize import FRAME_SIDE
@@ -28,12 +28,16 @@ from attnact.provenance import command, now
 
 @dataclass(frozen=True)
 class Extraction:
-    """An extraction that is ready to run; nothing is written yet."""
+    """An extraction that is ready to run; nothing is written yet.
+
+    made: the cache, if it is finished.
+    """
 
     dataset: Dataset
     backbone: Backbone
     job: Job
     config: ExtractConfig
+    made: FeatureCache | None
 
 
 Make = Callable[[Extraction, Sequence[int], Report], None]  # who makes the shards that are missing
@@ -68,13 +72,16 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig, beside: int = 
         precision=backbone.precision,
     )
     paths = tuple(video.path for video in dataset.videos)
+    made = None
     if plan is None:
         plan = _new_plan(dataset, settings, config.time_limit)
     else:
         check_same(cache, plan, settings, paths)
-        check_listing(cache, plan, dataset)
+        made = finished(cache, plan)
+        if made is not None:
+            check_listing(made, dataset)
     job = make_job(plan, cache, dataset.root, config, backbone.device, beside)
-    return Extraction(dataset, backbone, job, config)
+    return Extraction(dataset, backbone, job, config, made)
 
 
 def forward_rate(extraction: Extraction) -> float:
@@ -148,8 +155,9 @@ def extract(extraction: Extraction, report: Report, make: Make = make_here) -> F
         make(replace(extraction, job=replace(job, plan=plan)), missing, report)
     if plan.missing(job.cache):
         return None
+    made = finished(job.cache, plan) if missing else extraction.made
     provenance = provenance_of(plan, extraction.backbone, extraction.config)
-    return finish(job.cache, plan, extraction.dataset, provenance)
+    return finish(job.cache, plan, made, extraction.dataset, provenance)
 
 
 def _new_plan(dataset: Dataset, settings: Settings, time_limit: float) -> Plan:

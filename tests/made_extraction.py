@@ -1,20 +1,28 @@
-"""Extractions by a backbone that stands in for the network."""
+"""Extractions of made clips by a backbone that stands in for the network; what is due of them."""
 
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from attnact.compact import to_float, to_uint8
 from attnact.extract import choosing
 from attnact.extract import plan as plan_module
 from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset, Video
 from attnact.extract.pipeline import Extraction, prepare
-from attnact.vocabulary import Split
+from attnact.extract.resize import resize
+from attnact.extract.video import read_frames
+from attnact.features import FeatureCache
+from attnact.vocabulary import Resize, Split
+
+CLIPS = {"dive/a.avi": 5, "dive/b.avi": 40, "run/c.mp4": 1, "run/d.avi": 33, "run/e.mpg": 20}
+SHARDS = 3  # of clips a, b and c; of d; and of e, in shards of 50 frames
 
 
 class StandIn:
@@ -74,3 +82,28 @@ def surround(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_module, "SHARD_FRAMES", 50)
     monkeypatch.setattr(sys, "argv", ["attnact", "features"])
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1577836800")
+
+
+def make_videos(folder: Path, make_clip: Callable[..., Path]) -> None:
+    for name in ("dive", "run"):
+        (folder / name).mkdir()
+    for seed, (path, frames) in enumerate(CLIPS.items()):
+        codec = ("-c:v", "mpeg1video") if path.endswith("mpg") else ()
+        make_clip(folder / path, *codec, frames=frames, seed=seed)
+
+
+def files(cache: Path) -> dict[str, bytes]:
+    paths = sorted(cache.parent.rglob("*.*"))
+    return {p.relative_to(cache.parent).as_posix(): p.read_bytes() for p in paths if p.is_file()}
+
+
+def hold(cache: FeatureCache, root: Path, how: Resize = "squash") -> None:
+    """Every video of the cache has the features of each of its frames, in order."""
+    compact = cache.provenance["dtype"] == "uint8"
+    assert cache.dtype == (np.uint8 if compact else np.float16)
+    for path, first, row in zip(cache.paths, cache.first_frames, cache.rows, strict=True):
+        frames = resize(np.stack(list(read_frames(root / path))), how)
+        expected = StandIn()(torch.from_numpy(frames)).half().numpy()
+        expected = to_float(to_uint8(expected)) if compact else expected
+        np.testing.assert_array_equal(cache.read(int(first), row.frames), expected)
+    assert list(cache.verify()) == [None] * len(cache.paths)

@@ -1,7 +1,6 @@
 """Videos to a cache: each frame's features in its place, however often the work was interrupted."""
 
 import errno
-import io
 import os
 import shutil
 import signal
@@ -13,33 +12,35 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import h5py
-import numpy as np
 import pytest
 import torch
-from made_extraction import StandIn, begin, ignore, interrupt, make_dataset, stop_after, surround
+from made_extraction import (
+    CLIPS,
+    SHARDS,
+    StandIn,
+    begin,
+    files,
+    hold,
+    ignore,
+    interrupt,
+    make_dataset,
+    make_videos,
+    stop_after,
+    surround,
+)
 from torch import Tensor
 
-from attnact.compact import to_float, to_uint8
 from attnact.errors import CacheError
-from attnact.extract import choosing, index, making, pipeline
+from attnact.extract import choosing, making, pipeline
 from attnact.extract import plan as plan_module
 from attnact.extract.datasets.base import Dataset
 from attnact.extract.making import take_up
 from attnact.extract.pipeline import describe, extract, frames_left
 from attnact.extract.plan import read_plan
-from attnact.extract.resize import resize
-from attnact.extract.video import read_frames
-from attnact.feature_index import write_index
 from attnact.feature_writer import ShardWriter
-from attnact.features import SCHEMA, Cubes, FeatureCache, shard_path
-from attnact.sealed import is_broken, unsealed
-from attnact.vocabulary import Resize
+from attnact.features import Cubes
 
-CLIPS = {"dive/a.avi": 5, "dive/b.avi": 40, "run/c.mp4": 1, "run/d.avi": 33, "run/e.mpg": 20}
 BAD = ("dive/cut.avi", "run/cut.mp4", "run/empty.avi", "dive/text.avi", "run/sound.mp4")
-LATER = ("dtype", "runtime", "precision")
-SHARDS = 3  # of clips a, b and c; of d; and of e, in shards of 50 frames
 
 
 @pytest.fixture(autouse=True)
@@ -50,11 +51,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def root(make_clip, ffmpeg, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
-    for name in ("dive", "run"):
-        (folder / name).mkdir()
-    for seed, (path, frames) in enumerate(CLIPS.items()):
-        codec = ("-c:v", "mpeg1video") if path.endswith("mpg") else ()
-        make_clip(folder / path, *codec, frames=frames, seed=seed)
+    make_videos(folder, make_clip)
     for cut, path in (("dive/cut.avi", "dive/b.avi"), ("run/cut.mp4", "run/c.mp4")):
         content = (folder / path).read_bytes()
         (folder / cut).write_bytes(content[: len(content) // 2])
@@ -77,23 +74,6 @@ def whole(root: Path, tmp_path_factory) -> dict[str, bytes]:
         cache = tmp_path_factory.mktemp("whole") / "small.h5"
         extract(begin(make_dataset(root, list(CLIPS)), cache), ignore)
     return files(cache)
-
-
-def files(cache: Path) -> dict[str, bytes]:
-    paths = sorted(cache.parent.rglob("*.*"))
-    return {p.relative_to(cache.parent).as_posix(): p.read_bytes() for p in paths if p.is_file()}
-
-
-def hold(cache: FeatureCache, root: Path, how: Resize = "squash") -> None:
-    """Every video of the cache has the features of each of its frames, in order."""
-    compact = cache.provenance["dtype"] == "uint8"
-    assert cache.dtype == (np.uint8 if compact else np.float16)
-    for path, first, row in zip(cache.paths, cache.first_frames, cache.rows, strict=True):
-        frames = resize(np.stack(list(read_frames(root / path))), how)
-        expected = StandIn()(torch.from_numpy(frames)).half().numpy()
-        expected = to_float(to_uint8(expected)) if compact else expected
-        np.testing.assert_array_equal(cache.read(int(first), row.frames), expected)
-    assert list(cache.verify()) == [None] * len(cache.paths)
 
 
 @pytest.mark.parametrize(
@@ -242,145 +222,6 @@ def test_a_network_on_many_cores_has_a_pass_for_each(dataset, tmp_path, monkeypa
     begun.clear()
     assert pipeline.forward_rate(extraction) > 0
     assert len(begun) == 1 + 64  # one to warm up, and as many batches of 8 as there are cores
-
-
-def test_a_finished_cache_is_not_made_again(dataset, tmp_path, monkeypatch):
-    cache = tmp_path / "small.h5"
-    extract(begin(dataset, cache), ignore)
-    before = files(cache)
-    monkeypatch.setattr(making, "Readers", None)
-    monkeypatch.setattr(pipeline, "probe_all", None)
-    extraction = begin(dataset, cache)
-    assert frames_left(extraction) == 0
-    assert f"all {SHARDS} shards of {cache} are there" in describe(extraction)
-    monkeypatch.setattr(index, "versions", lambda *packages: {"torch": "a later one"})
-    extract(extraction, ignore)
-    assert files(cache) == before
-
-
-def change(dataset: Dataset, what: str) -> Dataset:
-    videos, sides = dataset.videos, dataset.folds["1"]
-    return replace(
-        dataset,
-        **{
-            "data set": {"name": "ucf11"},
-            "classes": {"classes": ("dive", "walk")},
-            "labels": {"videos": (replace(videos[0], labels=(1,)), *videos[1:])},
-            "groups": {"videos": (replace(videos[0], group="group 1"), *videos[1:])},
-            "folds": {"folds": {"1": sides[::-1], "2": sides}},
-        }[what],
-    )
-
-
-@pytest.mark.parametrize("what", ["data set", "classes", "labels", "groups", "folds"])
-def test_a_finished_cache_is_not_listed_otherwise(dataset, tmp_path, what):
-    cache = tmp_path / "small.h5"
-    extract(begin(dataset, cache), ignore)
-    before, other = files(cache), change(dataset, what)
-    told = {"data set": "another data set", "folds": r"other folds \(1 then, 2 now\)"}
-    told = f"small.h5: made with {told.get(what, f'other {what}')}; delete this one file"
-    with pytest.raises(CacheError, match=told):
-        begin(other, cache)
-    assert files(cache) == before
-    cache.unlink()
-    extract(begin(other, cache), ignore)
-    assert len(files(cache)) == len(before)
-    begin(other, cache)
-
-
-def test_a_finished_cache_from_before_there_were_choices_is_left_alone(dataset, tmp_path):
-    cache = tmp_path / "small.h5"
-    made = extract(begin(dataset, cache), ignore)
-    old = {name: made.provenance[name] for name in made.provenance if name not in LATER}
-    write_index(cache, SHARDS, index._listing(dataset), old)
-    before = cache.read_bytes()
-    extract(begin(dataset, cache), ignore)
-    assert cache.read_bytes() == before
-    with pytest.raises(CacheError, match="made with other folds"):
-        begin(change(dataset, "folds"), cache)
-
-
-def test_videos_that_were_moved(dataset, tmp_path, capsys):
-    """To the runs on it the cache is the same, and so is every byte of it but where they are."""
-    cache, moved = tmp_path / "small.h5", tmp_path / "moved"
-    first = extract(begin(dataset, cache), ignore)
-    shutil.copytree(dataset.root, moved)
-    for root in (moved, dataset.root):
-        again = extract(begin(replace(dataset, root=root), cache), ignore)
-        assert f"small.h5: its videos are in {root.resolve()} now" in capsys.readouterr().err
-        assert (again.root, again.digest) == (root.resolve(), first.digest)
-        assert again.provenance == first.provenance
-        hold(again, moved)
-        assert not is_broken(cache)
-    with h5py.File(cache) as file:
-        assert "moved_to" not in file.attrs
-
-
-def test_a_shard_that_is_made_again_where_the_videos_are_now(dataset, tmp_path):
-    cache, moved = tmp_path / "small.h5", tmp_path / "moved"
-    first = extract(begin(dataset, cache), ignore)
-    shutil.copytree(dataset.root, moved)
-    shard_path(cache, 1).unlink()
-    again = extract(begin(replace(dataset, root=moved), cache), ignore)
-    assert (again.root, again.digest) == (moved.resolve(), first.digest)
-    hold(again, moved)
-
-
-def remade(dataset: Dataset, cache: Path, **config: object) -> FeatureCache:
-    """By a process that makes what is missing, and another that ends the cache."""
-    extraction = begin(dataset, cache, **config)
-    pipeline.make_here(extraction, extraction.job.plan.missing(cache), ignore)
-    return extract(begin(dataset, cache, **config), ignore)
-
-
-def test_the_index_is_of_the_shards_that_are_there(root, tmp_path):
-    """A video was mended, and its shard deleted, as the page on troubleshooting says."""
-    videos, cache = tmp_path / "videos", tmp_path / "small.h5"
-    shutil.copytree(root, videos)
-    whole = (videos / "run/d.avi").read_bytes()
-    (videos / "run/d.avi").write_bytes(whole[: len(whole) // 2])
-    dataset = make_dataset(videos, list(CLIPS))
-    assert len(extract(begin(dataset, cache), ignore).failures) == 1
-    (videos / "run/d.avi").write_bytes(whole)
-    shard_path(cache, 1).unlink()
-    assert read_plan(cache).shards_of({"run/d.avi"}) == [1]
-    made = remade(dataset, cache)
-    assert made.failures == []
-    hold(made, videos)
-
-
-@pytest.mark.parametrize("change", ["fewer videos", "other names", "other settings"])
-def test_an_index_of_shards_that_are_gone_is_of_no_account(dataset, root, tmp_path, change):
-    cache, paths, config = tmp_path / "small.h5", list(CLIPS), {}
-    extract(begin(dataset, cache), ignore)
-    shutil.rmtree(cache.with_suffix(".shards"))
-    if change == "fewer videos":
-        dataset = make_dataset(root, paths[:-1])
-    elif change == "other names":
-        (tmp_path / "dive").symlink_to(root / "dive")
-        (tmp_path / "run").symlink_to(root / "run")
-        (tmp_path / "dive2").symlink_to(root / "dive")
-        dataset = make_dataset(tmp_path, ["dive2/a.avi", *paths[1:]])
-    else:
-        config = {"compression": "gzip"}
-    with pytest.raises(KeyboardInterrupt):
-        extract(begin(dataset, cache, **config), stop_after(1, interrupt))
-    made = remade(dataset, cache, **config)
-    assert made.paths == [video.path for video in dataset.videos]
-    assert made.provenance["compression"] == config.get("compression", "zstd")
-    hold(made, dataset.root)
-
-
-def test_a_cache_of_a_newer_attnact_is_left_alone(dataset, tmp_path):
-    cache = tmp_path / "small.h5"
-    extract(begin(dataset, cache), ignore)
-    image = io.BytesIO(unsealed(cache.read_bytes()))
-    with h5py.File(image, "a") as file:
-        file.attrs["schema"] = SCHEMA + 1
-    cache.write_bytes(image.getvalue())
-    with pytest.raises(CacheError, match="written by a newer attnact"):
-        begin(dataset, cache)
-    assert cache.read_bytes() == image.getvalue()
 
 
 def test_the_plan_in_words(dataset, tmp_path):

@@ -23,8 +23,9 @@ from attnact.features import FeatureCache
 from attnact.train.config import TrainConfig
 from attnact.train.evaluate import metric, read_predictions
 from attnact.train.lockstep import FAILURES, LARGEST, stacks
-from attnact.train.loop import both_sides, train_together
+from attnact.train.loop import train_together
 from attnact.train.runs import Run, create_run, open_run
+from attnact.train.selection import sides_of
 from attnact.train.store import FeatureStore
 from attnact.vocabulary import Split
 
@@ -220,7 +221,7 @@ def _path(folder: Path, cell: Cell) -> Path:
 
 def _begin(path: Path, config: TrainConfig, cache: FeatureCache) -> Run:
     if not (path / "config.json").exists():
-        both_sides(cache, config)  # before anything is written
+        sides_of(cache, config)  # before anything is written
         return create_run(path, config, cache)
     run = open_run(path)
     if other := _unlike(run, config, cache):

@@ -37,7 +37,7 @@ from attnact.train.initial import new_model
 from attnact.train.lockstep import Course, Outcome, in_step
 from attnact.train.optimizer import new_optimizer
 from attnact.train.runs import Run, only_here
-from attnact.train.selection import FINAL, SELECTION, best_epoch, cost, hold_out
+from attnact.train.selection import FINAL, SELECTION, best_epoch, cost, fold_videos, sides_of
 from attnact.train.store import FeatureStore
 from attnact.vocabulary import Split
 
@@ -65,28 +65,6 @@ class Training:
         config = self.config
         stride, form = config.train_stride, config.clip_form
         return cut_clips(self.cache, videos, fps=config.fps, stride=stride, form=form)
-
-
-def fold_videos(cache: FeatureCache, fold: str, side: Split) -> Ints:
-    """The videos, as positions in the cache, on one side of a fold."""
-    return np.flatnonzero(cache.folds[fold] == side)
-
-
-def both_sides(cache: FeatureCache, config: TrainConfig) -> tuple[Ints, Ints]:
-    """The videos to train on and those to test on.
-
-    Raises:
-        RunError: there are none, or too few groups of them to hold some out.
-    """
-    videos, test = (fold_videos(cache, config.fold, side) for side in (Split.TRAIN, Split.TEST))
-    if not len(videos) or not len(test):
-        failed = f" ({len(cache.failures)} videos failed)" if cache.failures else ""
-        raise RunError(
-            f"{cache.path}: fold {config.fold} has no videos to train or test on{failed}"
-        )
-    if config.validation > 0:
-        hold_out(videos, cache.groups, config)
-    return videos, test
 
 
 def train(
@@ -137,20 +115,18 @@ def _way(run: Run, cache: FeatureCache, store: FeatureStore, tensorboard: bool) 
 
         training = replace(training, events=Events(run, cache, store))
     state = ranks.from_first(lambda: _begun(run))
-    videos, test = both_sides(cache, run.config)
-    enough, held = -np.inf, 0
-    if run.config.validation > 0:
-        fit, others = hold_out(videos, cache.groups, run.config)
-        held = len(others)
+    sides = sides_of(cache, run.config)
+    enough = -np.inf
+    if len(sides.held):
         if state["phase"] != FINAL:
-            _, state = yield from _fit(training, SELECTION, fit, others, -np.inf, state)
+            _, state = yield from _fit(training, SELECTION, sides.fit, sides.held, -np.inf, state)
         enough = cost(run.config, best_epoch(json.loads(state["history"])))
-    model, state = yield from _fit(training, FINAL, videos, None, enough, state)
+    model, state = yield from _fit(training, FINAL, sides.train, None, enough, state)
     if ranks.rank() == 0:
         features = cache.provenance
         save_checkpoint(run.model, Checkpoint(model, cache.classes, cache.multi_label, features))
-    scored = _score(training, model, test)
-    chosen = {"epochs": state["epoch"], "held_out": held}
+    scored = _score(training, model, sides.test)
+    chosen = {"epochs": state["epoch"], "held_out": len(sides.held)}
     return ranks.from_first(lambda: _finish(training, scored, chosen))
 
 

@@ -71,8 +71,9 @@ def train(
 
 def _begin(cache: Any, name: str | None, wanted: dict[str, Any]) -> Any:
     """A new run with these choices."""
-    from attnact.train import loop, runs
+    from attnact.train import runs
     from attnact.train.config import resolve, unread
+    from attnact.train.selection import sides_of
 
     config = resolve(wanted, cache)
     if ignored := unread(wanted, config):
@@ -81,7 +82,7 @@ def _begin(cache: Any, name: str | None, wanted: dict[str, Any]) -> Any:
     folder = Path("runs", cache.path.stem)
     path = runs.free_name(folder, config) if name is None else run_folder(cache, name)
     if not (path / "config.json").exists():
-        loop.both_sides(cache, config)  # before anything is written
+        sides_of(cache, config)  # before anything is written
     return runs.create_run(path, config, cache)
 
 

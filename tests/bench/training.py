@@ -84,14 +84,9 @@ def steps(form: AttentionForm, B: int, runs: int, threads: str) -> Iterator[Row]
         rate, speed = limits(products, reads, size)
         bound = work.bound(rate, speed)
         name = str(dtype).removeprefix("torch.")
-        yield Row(
-            f"training step, {form}, B {B}, 3×512, {name}, {threads}",
-            figure(ours).text(*UNIT),
-            f"{figure(plain).text(*UNIT)} for the plain float32 loop, "
-            f"{ratio(plain, ours).text('×', digits=2)}",
-            f"{bound / UNIT[1]:.{UNIT[2]}f} {UNIT[0]}; {figure(ours).median / bound:.2f} of it",
-            f"products at {rate.text('GFLOP/s', 1e9)}",
-        )
+        part = f"training step, {form}, B {B}, 3×512, {name}, {threads}"
+        told = f"products at {rate.text('GFLOP/s', 1e9)}"
+        yield beside(part, ours, plain, "for the plain float32 loop", bound, told)
 
 
 def steps_from_memory(B: int, runs: int, threads: str) -> Iterator[Row]:
@@ -104,14 +99,22 @@ def steps_from_memory(B: int, runs: int, threads: str) -> Iterator[Row]:
         rate, speed = limits(products, reads, size)
         bound = training_work("location", B, feature=2).bound(rate, speed)
         name = str(dtype).removeprefix("torch.")
-        yield Row(
-            f"the same from float16 in memory, {name}, {threads}",
-            figure(ours).text(*UNIT),
-            f"{figure(ready).text(*UNIT)} on floats that lie ready, "
-            f"{ratio(ready, ours).text('×', digits=2)}",
-            f"{bound:.2f} s; {figure(ours).median / bound:.2f} of it",
-            f"clips of {VIDEOS * FRAMES} frames in all",
-        )
+        part = f"the same from float16 in memory, {name}, {threads}"
+        told = f"clips of {VIDEOS * FRAMES} frames in all"
+        yield beside(part, ours, ready, "on floats that lie ready", bound, told)
+
+
+def beside(
+    part: str, ours: list[float], peer: list[float], what: str, bound: float, note: str
+) -> Row:
+    """Seconds of ours in several runs, beside a peer's and the bound."""
+    return Row(
+        part,
+        figure(ours).text(*UNIT),
+        f"{figure(peer).text(*UNIT)} {what}, {ratio(peer, ours).text('×', digits=2)}",
+        f"{bound / UNIT[1]:.{UNIT[2]}f} {UNIT[0]}; {figure(ours).median / bound:.2f} of it",
+        note,
+    )
 
 
 def in_memory(B: int) -> Windows:
