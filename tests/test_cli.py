@@ -106,7 +106,7 @@ DEVICES = {
     "cuda:7": "no cuda:7 here, where torch sees 0 GPU(s)",
     "gpu": "'gpu' is no device; cpu, or cuda:1",
     "meta": "torch cannot work on meta here; cpu, or cuda:1",
-    "mps": "torch cannot work on mps here; cpu, or cuda:1",
+    "hpu": "torch cannot work on hpu here; cpu, or cuda:1",
 }
 
 

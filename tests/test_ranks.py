@@ -257,7 +257,7 @@ def test_scores_are_the_same_to_the_byte(together: Any, alone: Run, tmp_path: Pa
     [
         (("train", "--resume", "run"), 1, "attnact: error: broken"),  # by the second alone
         (("train", "--resume", "none"), 1, "attnact: error: none/config.json: no such file"),
-        (("train", "--resume", "run", "--device", "mps"), 2, "on mps here"),
+        (("train", "--resume", "run", "--device", "meta"), 2, "on meta here"),
         (("train", "--epochs", "x"), 2, "Invalid value for '--epochs'"),
         (("sweep-lambda", "--lambdas", "0"), 2, "start `sweep-lambda` without it"),
     ],
