@@ -10,6 +10,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from made_released import TEST, TRAIN
 from made_report import make_report
 
@@ -21,10 +22,12 @@ from attnact.vocabulary import Compression, Split
 # What is started in the background, as CI may be, ignores Ctrl-C, and so would what tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-if (
-    not torch.cuda.is_available()
-):  # what Triton makes for a GPU is interpreted; read as it is imported
+# What Triton makes for a GPU is interpreted where there is none; it is read as Triton is imported.
+if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +41,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def ffmpeg() -> Callable[..., bytes]:
-    """Runs the ffmpeg program, a decoder and encoder apart from ours; returns its stdout."""
+    """Runs the ffmpeg program, which decodes and encodes by itself; returns its stdout."""
 
     def run(*arguments: object, stdin: bytes = b"") -> bytes:
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *map(str, arguments)]

@@ -92,11 +92,6 @@ def make_videos(folder: Path, make_clip: Callable[..., Path]) -> None:
         make_clip(folder / path, *codec, frames=frames, seed=seed)
 
 
-def files(cache: Path) -> dict[str, bytes]:
-    paths = sorted(cache.parent.rglob("*.*"))
-    return {p.relative_to(cache.parent).as_posix(): p.read_bytes() for p in paths if p.is_file()}
-
-
 def hold(cache: FeatureCache, root: Path, how: Resize = "squash") -> None:
     """Every video of the cache has the features of each of its frames, in order."""
     compact = cache.provenance["dtype"] == "uint8"

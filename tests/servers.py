@@ -1,27 +1,19 @@
-"""Servers of one file for the download's tests: over HTTP and FTP, that cut off when told to."""
+"""Servers of one file: over HTTP and FTP, that cut off when told to."""
 
-import io
 import socket
 import threading
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import StreamRequestHandler, TCPServer, ThreadingTCPServer
 
+from made_files import zipped
+
 from attnact.extract.datasets import DATASETS
 from attnact.extract.datasets.base import Archive, DatasetInfo
 
 HOMEPAGE = "https://example.org/data"
-
-
-def zipped(members: Mapping[str, str]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        for name, text in members.items():
-            file.writestr(name, text)
-    return buffer.getvalue()
 
 
 BODY = zipped({"a/1.avi": "x" * 5000, "a/2.avi": "y" * 3000})
@@ -118,8 +110,8 @@ class FtpHandler(StreamRequestHandler):
 
 
 @contextmanager
-def http_server() -> Iterator[Web]:
-    web = Web()
+def http_server(body: bytes = BODY) -> Iterator[Web]:
+    web = Web(body=body)
     handler = type("OneHandler", (Handler,), {"web": web})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         web.url = f"http://127.0.0.1:{server.server_port}/file"

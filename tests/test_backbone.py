@@ -1,10 +1,9 @@
 import hashlib
-import http.server
-import threading
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from servers import http_server
 from torch.nn.functional import interpolate
 
 from attnact.errors import WeightsError
@@ -171,27 +170,16 @@ def test_fetches_torchvisions_weights(random_backbone, tmp_path, monkeypatch):
     state = load_file(tmp_path / "state.safetensors")
     state.update({"aux1.fc1.weight": torch.zeros(1), "aux2.fc1.weight": torch.zeros(1)})
     state.update({"fc.bias": torch.ones(1000), "conv1.bn.num_batches_tracked": torch.tensor(9)})
-    torch.save(state, tmp_path / "googlenet-1378be20.pth")
-    sha = hashlib.sha256((tmp_path / "googlenet-1378be20.pth").read_bytes()).hexdigest()
+    torch.save(state, tmp_path / "published.pth")
+    body = (tmp_path / "published.pth").read_bytes()
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=str(tmp_path))
-
-        def log_message(self, *args):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        url = f"http://127.0.0.1:{server.server_address[1]}/googlenet-1378be20.pth"
-        monkeypatch.setitem(PUBLISHED, "googlenet", Published("V1", url, "sha256", sha[:8]))
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with http_server(body) as web:
+        digest = hashlib.sha256(body).hexdigest()[:8]
+        published = Published("V1", web.url + ".pth", "sha256", digest)
+        monkeypatch.setitem(PUBLISHED, "googlenet", published)
         assert not weights_at_hand("googlenet")
         fetched = load_backbone("googlenet")
-        server.shutdown()
-        thread.join()
     assert weights_at_hand("googlenet")
     assert load_backbone("googlenet").digest == fetched.digest == random_backbone.digest
     assert fetched.weights == "V1"

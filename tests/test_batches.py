@@ -48,7 +48,7 @@ def events_of(videos: list[tuple[list[int], bool]]) -> list[tuple[int, Event]]:
     return events
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.lists(st.integers(0, 6), max_size=4), st.booleans()), max_size=5),
     st.integers(1, 8),

@@ -114,7 +114,7 @@ networks = st.dictionaries(st.text(min_size=1), st.lists(arrays, max_size=2), ma
 
 
 @given(networks, st.sampled_from([NEW, OLD]), st.sampled_from([packed_blob, unpacked_blob]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_reads_back_what_was_written(path, layers, style, blob):
     layers["last"] = [np.ones(1)]
     path.write_bytes(caffemodel(layers, style, blob))
@@ -131,7 +131,7 @@ def test_reads_back_what_was_written(path, layers, style, blob):
 
 
 @given(st.data(), st.sampled_from([NEW, OLD]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_cut_file_is_refused_or_holds_whole_layers(path, data, style):
     content = caffemodel(LAYERS, style)
     path.write_bytes(content)
@@ -143,7 +143,7 @@ def test_a_cut_file_is_refused_or_holds_whole_layers(path, data, style):
 
 
 @given(st.binary(max_size=200), st.integers(0, 400))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_foreign_bytes_raise_nothing_but_weights_errors(path, junk, at):
     content = caffemodel(LAYERS)
     for foreign in (junk, content[:at] + junk + content[at + len(junk) :]):

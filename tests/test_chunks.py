@@ -8,7 +8,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attnact.chunks import AT_ONCE, Chunks, side_by_side
@@ -40,7 +40,6 @@ def chunks(request, content, tmp_path_factory) -> Chunks:
     return chunks
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, FRAMES - 1), min_size=1), st.data())
 def test_any_frames_of_a_chunk_into_any_rows(chunks, content, frames, data):
     chunk = frames[0] // chunks.frames
@@ -56,9 +55,8 @@ def test_any_frames_of_a_chunk_into_any_rows(chunks, content, frames, data):
 
 def test_a_chunk_that_is_not_there(chunks):
     out = np.empty((1, 5, 6), np.float16)
-    if chunks.direct:
-        with pytest.raises(KeyError):
-            chunks.read(9, np.array([0]), out, np.array([0]))
+    with pytest.raises(KeyError if chunks.direct else ValueError):
+        chunks.read(9, np.array([0]), out, np.array([0]))
 
 
 @pytest.mark.parametrize("name", ["gzip", "zstd"])

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from attnact import __version__, cli
-from attnact.commands import caches, experiments, extraction, predicting, training
+from attnact.commands import caches, experiments, extraction, predicting, reporting, training
 from attnact.errors import VideoError
 from attnact.extract.datasets import DATASETS
 from attnact.features import VideoRow
@@ -73,7 +73,9 @@ def test_videos_without_a_frame_rate_are_told(make_cache, tmp_path, monkeypatch)
     assert ["2 without a frame rate that can be" in text for text in told] == [True, False]
 
 
-@pytest.mark.parametrize("module", [caches, experiments, extraction, predicting, training])
+@pytest.mark.parametrize(
+    "module", [caches, experiments, extraction, predicting, reporting, training]
+)
 def test_every_command_that_is_written_can_be_typed(module):
     commands = [it for it in vars(module).values() if isinstance(it, click.Command)]
     typed = [*cli.main.commands.values(), *caches.cache.commands.values()]

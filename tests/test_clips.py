@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attnact.features import VideoRow
@@ -126,7 +126,6 @@ def test_choosing_clips() -> None:
     st.integers(1, 3),
     st.integers(1, 100),
 )
-@settings(deadline=None)
 def test_windows_show_the_frames_of_their_clips(videos, step: int, stride: int) -> None:
     """Videos of some length, some twice, some after each other; clips at any stride."""
     rows = []

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -45,13 +45,11 @@ def hold(x: Cubes) -> None:
     assert (off <= np.sqrt(largest)[..., None] * (1 / 510 + 1e-5) + tiny).all()
 
 
-@settings(deadline=None)
 @given(features(np.float16, LARGEST))
 def test_any_float16_features_there_and_back(x):
     hold(x)
 
 
-@settings(deadline=None)
 @given(features(np.float32, 2.0**100))
 def test_any_float32_features_there_and_back(x):
     hold(x)

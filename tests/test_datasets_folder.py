@@ -2,13 +2,14 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import sklearn.model_selection  # noqa: F401  here, so that no test is charged for the import
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from made_files import lay
 
 from attnact.errors import DatasetError
 from attnact.extract.datasets import folder
@@ -16,12 +17,6 @@ from attnact.extract.datasets.base import Dataset, Video, straddling_groups
 from attnact.vocabulary import Split
 
 CLIPS = [f"{name}/{number}.mp4" for name in ("jump", "walk") for number in range(6)]
-
-
-def lay(root: Path, paths: Iterable[str]) -> None:
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).touch()
 
 
 def write(path: Path, *rows: Sequence[str]) -> Path:
@@ -271,7 +266,7 @@ def grouped_videos(draw: st.DrawFn) -> list[Video]:
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(grouped_videos(), st.integers(2, 6), st.integers(0, 9))
 def test_no_group_on_both_sides(videos: list[Video], number: int, seed: int) -> None:
     assume(len({video.group for video in videos}) >= number)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_files import lay
 
 from attnact.errors import DatasetError
 from attnact.extract.datasets import hmdb51
@@ -13,12 +14,6 @@ from attnact.extract.datasets.base import Video, straddling_groups
 from attnact.vocabulary import Split
 
 HARD = ["#1 (a) [b]!", "Jack & Jill;)~+", "Übung_é_*", "_", "eat", "50%"]
-
-
-def lay(root: Path, paths: Iterable[str]) -> None:
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).touch()
 
 
 def clip(name: str, source: str = "film", number: int = 0) -> str:

@@ -1,11 +1,11 @@
 """UCF-11: the tree of its archive, its folds by group, and trees with something wrong."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_files import lay
 
 from attnact.errors import DatasetError
 from attnact.extract.datasets import ucf11
@@ -13,12 +13,6 @@ from attnact.extract.datasets.base import Video, straddling_groups
 from attnact.vocabulary import Split
 
 CLIPS = [f"{clip}.mpg" for clip in ucf11.official_clips()]
-
-
-def lay(root: Path, paths: Iterable[str]) -> None:
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).touch()
 
 
 def few(group: str = "01") -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_files import wait_for
 
 from attnact.errors import DecoderError, VideoError
 from attnact.extract import decoder, decoding
@@ -303,13 +304,6 @@ def is_running(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def wait_for(happens: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not happens():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_ctrl_c_stops_no_decoder_while_it_starts(clips, capfd, running):

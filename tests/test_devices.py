@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_files import contents, wait_for
 
 from attnact.extract.devices import parse_devices
+from tests.torture.processes import members
 
 TESTS = Path(__file__).resolve().parent
 SHARDS = 4
@@ -45,14 +47,6 @@ def start(videos: Path, out: Path, *options: str, held: Path | str = "") -> subp
     )
 
 
-def files(cache: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(cache.parent).as_posix(): path.read_bytes()
-        for path in cache.parent.rglob("*")
-        if path.is_file()
-    }
-
-
 def children(pid: int) -> list[int]:
     return [
         int(child)
@@ -61,33 +55,13 @@ def children(pid: int) -> list[int]:
     ]
 
 
-def wait_for(what) -> None:
-    end = time.monotonic() + 40
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def members(session: int) -> list[int]:
-    """The processes of a session that still run."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, _, its = stat.read_text().rsplit(")", 1)[1].split()[:4]
-        except OSError:
-            continue
-        if int(its) == session and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
-
-
 @pytest.fixture(scope="module")
 def alone(videos: Path) -> dict[str, bytes]:
     """The files of a cache that one process made."""
     process = start(videos, videos / "alone" / "small.h5", "--device", "cpu")
     said = process.communicate()[1]
     assert process.returncode == 0, said
-    return files(videos / "alone" / "small.h5")
+    return contents(videos / "alone")
 
 
 def test_two_processes_make_what_one_makes(videos, alone, tmp_path):
@@ -95,7 +69,7 @@ def test_two_processes_make_what_one_makes(videos, alone, tmp_path):
     said = process.communicate()[1]
     assert process.returncode == 0, said
     assert "frames/s on each of 2 devices" in said
-    assert files(tmp_path / "small.h5") == alone
+    assert contents(tmp_path) == alone
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -110,7 +84,9 @@ def test_a_process_that_dies_is_told_and_the_rest_goes_on(videos, alone, tmp_pat
     again = start(videos, cache, "--devices", "cpu,cpu")
     assert (again.communicate()[1] is not None, again.returncode) == (True, 0)
     held.unlink()
-    made = {name: data for name, data in files(cache).items() if not name.endswith(".lock")}
+    made = {
+        name: data for name, data in contents(cache.parent).items() if not name.endswith(".lock")
+    }
     assert made == alone
 
 

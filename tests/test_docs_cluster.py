@@ -4,7 +4,7 @@ import re
 
 from pages import page, rows
 
-from attnact.extract.plan import SHARD_FRAMES
+from attnact.extract.plan import KIB_PER_FRAME, SHARD_FRAMES
 from tests.bench.needs import SIZES
 
 PAGE = "cluster.md"
@@ -22,14 +22,14 @@ def test_the_rates_are_those_that_the_bench_wrote():
     written = page("performance.md").split("## On a GPU")[0]
     for told, row in (
         (rate("frames/s from files to cache"), r"bvlc_googlenet, files to cache, after its .*?"),
-        (rate("KiB a frame on disk"), "size, float16, zstd"),
-        (rate("with `--dtype"), "size, uint8, zstd"),
         (rate("frames/s decoded by"), "decode and resize, one process"),
         (rate("frames/s compressed and written"), "compress and write, bvlc_googlenet"),
         (rate("s\\. The sizes"), "training step, location, B 128, 3×512, bfloat16, 2 threads"),
     ):
         (found,) = re.findall(rf"^\| {row} \| ([\d.,]+)", written, re.M)
         assert told == float(found.replace(",", "")), row
+    assert rate("KiB a frame on disk") == KIB_PER_FRAME["float16"]["zstd"]
+    assert rate("with `--dtype") == KIB_PER_FRAME["uint8"]["zstd"]
 
 
 def test_kinetics_is_reckoned_from_the_rates_on_the_page():
@@ -47,12 +47,14 @@ def test_kinetics_is_reckoned_from_the_rates_on_the_page():
         "features, one machine of two cores": f"{frames / whole / 3600:.0f} hours",
         "features, 16 such machines, if the shared folder keeps up with "
         f"{16 * whole * kib / 1024:.0f} MiB/s": f"{frames / whole / 16 / 3600:.1f} hours",
-        "decoding alone": f"{frames / decode / 3600:.0f} core hours",
+        "decoding alone": f"{frames / decode / 3600:.1f} core hours",
         "compressing and writing alone": f"{2 * frames / write / 3600:.1f} core hours",
         "an epoch of one clip a video, one machine of two cores": f"{epoch / 60:.0f} minutes",
         "features in memory, float16": f"{frames * 98 / 2**20:,.0f} GiB: trained from disk",
     }
     assert told == expected
+    mib = f"{whole * kib / 1024:.1f} MiB"
+    assert f"{whole:.0f} frames/s read {whole:.0f} frames of video and write {mib}" in page(PAGE)
 
 
 def test_what_a_gpu_takes_is_reckoned_from_its_rate():

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from made_files import contents
 from servers import BODY, HOMEPAGE, Web, http_server, info
 
 from attnact.errors import DownloadError
@@ -20,15 +21,11 @@ def web() -> Iterator[Web]:
         yield web
 
 
-def files(folder: Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-
-
 def test_whole_download(web: Web, tmp_path: Path) -> None:
     calls: list[tuple[str, int, int | None]] = []
     target = tmp_path / "new" / "data"
     assert download(info(web.url), target, lambda *call: calls.append(call)) == target
-    assert files(target) == [".clips.zip.unpacked", "a/1.avi", "a/2.avi", "clips.zip"]
+    assert list(contents(target)) == [".clips.zip.unpacked", "a/1.avi", "a/2.avi", "clips.zip"]
     assert (target / "clips.zip").read_bytes() == BODY
     size = len(BODY)
     assert calls == [

@@ -255,16 +255,26 @@ def test_sweep_goes_on_where_it_stood():
     assert width(folder / "sweep.png") > 500
 
 
-def test_table1_and_the_study_on_its_runs():
-    options = ["--validation", "0", "--fps", "15", "--test-stride", "9", *SMALL]
-    table = attnact("table1", *options)
-    assert table.exit_code == 0
-    folder = Path("runs/balls/table1")
-    assert (folder / "table1.md").read_text() in table.stdout
-    assert table.stdout.count("soft attention, λ = 10") == 4  # a row, and against each baseline
+TABLE = ["--validation", "0", "--fps", "15", "--test-stride", "9", *SMALL]
+
+
+@pytest.fixture(scope="module")
+def table(work: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(work)
+        result = attnact("table1", *TABLE)
+        folder = Path("runs/balls/table1")
+        assert result.exit_code == 0
+        assert (folder / "table1.md").read_text() in result.stdout
+    assert result.stdout.count("soft attention, λ = 10") == 4  # a row, and against each baseline
+    return folder
+
+
+def test_the_study_is_of_the_runs_of_the_table(table):
+    folder = table
     models = {file: file.stat().st_mtime_ns for file in folder.rglob("model.safetensors")}
     assert len(models) == 6
-    study = attnact("study", *options)
+    study = attnact("study", *TABLE)
     assert study.exit_code == 0
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("model.safetensors")} == models
     page = (folder / "study/study.md").read_text()
@@ -276,9 +286,10 @@ def test_table1_and_the_study_on_its_runs():
         assert (folder / "study" / f"{file}.csv").read_text()
 
 
-def test_a_report_of_runs_and_of_the_table(run):
-    """After the tests before it; the page has its own in test_report_page.py."""
-    result = attnact("report", run, "runs/balls/table1", "--videos", "2")
+def test_a_report_of_runs_and_of_the_table(run, table):
+    """The page has tests of its own in test_report_page.py."""
+    attnact("study", *TABLE)
+    result = attnact("report", run, table, "--videos", "2")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "report.html\n", "")
     page = Path("report.html").read_text()
     assert "7 models compared" in page

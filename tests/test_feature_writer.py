@@ -190,7 +190,7 @@ KINDS += [("gzip", "float32")]
 
 
 @pytest.mark.parametrize(("compression", "dtype"), KINDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(steps=st.lists(st.sampled_from(["end", "drop", 1, 2, 3, 4, 5, 9]), max_size=20))
 def test_a_shard_holds_what_was_not_dropped(tmp_path_factory, compression, dtype, steps):
     """Any videos in any pieces: read by HDF5, and byte for byte as if the others had not been."""

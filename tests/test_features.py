@@ -87,7 +87,7 @@ def flip(path: Path, place: int) -> None:
     path.write_bytes(content)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, FRAMES), st.integers(0, 12))
 def test_any_run_of_frames_reads_back(written, first, count):
     count = min(count, FRAMES - first)
@@ -309,13 +309,6 @@ def test_features_of_no_known_type_are_refused(damaged, dtype):
         del file["features"]
         file.create_dataset("features", shape, dtype)
     with pytest.raises(CacheError, match=r"small\.h5: its tables are damaged"):
-        FeatureCache(damaged)
-
-
-@pytest.mark.parametrize("text", [b"IMAGENET1K_V1", b"dive/a.avi", b"frame_rate", b"OHDR", b"TREE"])
-def test_a_flipped_byte_of_the_index_is_noticed(damaged, text):
-    flip(damaged, damaged.read_bytes().index(text))
-    with pytest.raises(CacheError, match=r"small\.h5: (its tables are damaged|not a whole HDF5)"):
         FeatureCache(damaged)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import BODY, Web, ftp_server, http_server, info, zipped
+from made_files import zipped
+from servers import BODY, Web, ftp_server, http_server, info
 
 from attnact.errors import DownloadError
 from attnact.extract import fetch as fetch_module

@@ -11,7 +11,6 @@ from made_extraction import (
     CLIPS,
     SHARDS,
     begin,
-    files,
     hold,
     ignore,
     interrupt,
@@ -20,6 +19,7 @@ from made_extraction import (
     stop_after,
     surround,
 )
+from made_files import contents
 
 from attnact.errors import CacheError
 from attnact.extract import index, making, pipeline
@@ -53,7 +53,7 @@ def dataset(root: Path) -> Dataset:
 def test_a_finished_cache_is_not_made_again(dataset, tmp_path, monkeypatch):
     cache = tmp_path / "small.h5"
     extract(begin(dataset, cache), ignore)
-    before = files(cache)
+    before = contents(cache.parent)
     monkeypatch.setattr(making, "Readers", None)
     monkeypatch.setattr(pipeline, "probe_all", None)
     extraction = begin(dataset, cache)
@@ -61,7 +61,7 @@ def test_a_finished_cache_is_not_made_again(dataset, tmp_path, monkeypatch):
     assert f"all {SHARDS} shards of {cache} are there" in describe(extraction)
     monkeypatch.setattr(index, "versions", lambda *packages: {"torch": "a later one"})
     extract(extraction, ignore)
-    assert files(cache) == before
+    assert contents(cache.parent) == before
 
 
 def change(dataset: Dataset, what: str) -> Dataset:
@@ -82,15 +82,15 @@ def change(dataset: Dataset, what: str) -> Dataset:
 def test_a_finished_cache_is_not_listed_otherwise(dataset, tmp_path, what):
     cache = tmp_path / "small.h5"
     extract(begin(dataset, cache), ignore)
-    before, other = files(cache), change(dataset, what)
+    before, other = contents(cache.parent), change(dataset, what)
     told = {"data set": "another data set", "folds": r"other folds \(1 then, 2 now\)"}
     told = f"small.h5: made with {told.get(what, f'other {what}')}; delete this one file"
     with pytest.raises(CacheError, match=told):
         begin(other, cache)
-    assert files(cache) == before
+    assert contents(cache.parent) == before
     cache.unlink()
     extract(begin(other, cache), ignore)
-    assert len(files(cache)) == len(before)
+    assert len(contents(cache.parent)) == len(before)
     begin(other, cache)
 
 

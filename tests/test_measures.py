@@ -120,7 +120,7 @@ def test_what_does_not_exist_is_left_out() -> None:
     values=arrays(float, st.tuples(st.integers(1, 3), st.integers(2, 8)), elements=EDGES),
     data=st.data(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_intervals_hold_what_they_should(values: np.ndarray, data: st.DataObject) -> None:
     """Within the values; moved and turned with them; not moved by the names of the groups."""
     group = np.array(data.draw(st.lists(st.integers(0, 3), min_size=values.shape[1])))

@@ -97,7 +97,7 @@ def test_only_uint8_minds_what_is_below_zero(tmp_path, kind):
         pack(tmp_path, np.dtype("uint8"), "none", 0, [cubes])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.integers(0, 13) | st.integers(30, 40), max_size=8))
 def test_chunks_come_in_their_order_whatever_the_pieces(tmp_path_factory, pieces):
     cubes = cubes_of(0, sum(pieces))

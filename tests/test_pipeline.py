@@ -19,7 +19,6 @@ from made_extraction import (
     SHARDS,
     StandIn,
     begin,
-    files,
     hold,
     ignore,
     interrupt,
@@ -28,6 +27,7 @@ from made_extraction import (
     stop_after,
     surround,
 )
+from made_files import contents
 from torch import Tensor
 
 from attnact.errors import CacheError
@@ -73,7 +73,7 @@ def whole(root: Path, tmp_path_factory) -> dict[str, bytes]:
         surround(monkeypatch)
         cache = tmp_path_factory.mktemp("whole") / "small.h5"
         extract(begin(make_dataset(root, list(CLIPS)), cache), ignore)
-    return files(cache)
+    return contents(cache.parent)
 
 
 @pytest.mark.parametrize(
@@ -153,11 +153,11 @@ def test_interrupted_and_taken_up_again(dataset, whole, tmp_path, batches):
     cache = tmp_path / "small.h5"
     with pytest.raises(KeyboardInterrupt):
         extract(begin(dataset, cache), stop_after(batches, interrupt))
-    left = set(files(cache))
+    left = set(contents(cache.parent))
     assert left <= {name for name in whole if name != "small.h5"}  # whole files or none
     assert ("small.shards/00000.h5" in left) == (batches >= 6)  # it has six batches
     assert extract(begin(dataset, cache), ignore) is not None
-    assert files(cache) == whole
+    assert contents(cache.parent) == whole
 
 
 def in_another_process(dataset: Dataset, cache: Path, batches: int) -> subprocess.CompletedProcess:
@@ -185,7 +185,9 @@ def test_killed_and_taken_up_again(dataset, whole, tmp_path):
     assert not cache.exists()
     assert 1 <= SHARDS - len(read_plan(cache).missing(cache)) < SHARDS
     assert extract(begin(dataset, cache), ignore) is not None
-    assert {name: data for name, data in files(cache).items() if "lock" not in name} == whole
+    assert {
+        name: data for name, data in contents(cache.parent).items() if "lock" not in name
+    } == whole
 
 
 def test_two_processes_share_the_work(dataset, whole, tmp_path):
@@ -197,7 +199,7 @@ def test_two_processes_share_the_work(dataset, whole, tmp_path):
 
     assert extract(begin(dataset, cache), stop_after(1, join)) is not None
     assert [other.stdout for other in others] == ["others still work on it\n"], others
-    assert files(cache) == whole
+    assert contents(cache.parent) == whole
 
 
 def test_a_network_on_many_cores_has_a_pass_for_each(dataset, tmp_path, monkeypatch):
@@ -277,7 +279,7 @@ def test_a_shard_that_could_not_be_written_whole_is_not_there(dataset, tmp_path,
     extraction = replace(begin(dataset, cache), backbone=Overflow())
     with pytest.raises(CacheError, match="features overflow float16"):
         extract(extraction, ignore)
-    left = set(files(cache))
+    left = set(contents(cache.parent))
     whole = {f"small.shards/{name}" for name in ("00001.h5", "00002.h5", "plan.json")}
     assert "small.shards/plan.json" in left <= whole
 
@@ -302,9 +304,9 @@ def test_a_shard_that_lacks_a_batch_is_not_there(dataset, tmp_path, whole, call)
     extraction = replace(begin(dataset, cache), backbone=Fails())
     with pytest.raises(RuntimeError, match="the network failed"):
         extract(extraction, ignore)
-    assert "small.shards/00000.h5" not in files(cache)
+    assert "small.shards/00000.h5" not in contents(cache.parent)
     extract(begin(dataset, cache), ignore)
-    assert files(cache) == whole
+    assert contents(cache.parent) == whole
 
 
 def test_a_disk_that_fills_up_is_told_in_one_line(dataset, tmp_path, monkeypatch):
@@ -316,4 +318,4 @@ def test_a_disk_that_fills_up_is_told_in_one_line(dataset, tmp_path, monkeypatch
     with pytest.raises(CacheError, match=r"00000.h5: cannot be written \(No space left") as caught:
         extract(begin(dataset, cache), ignore)
     assert "\n" not in str(caught.value)
-    assert list(files(cache)) == ["small.shards/plan.json"]
+    assert list(contents(cache.parent)) == ["small.shards/plan.json"]

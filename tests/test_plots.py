@@ -9,17 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from attnact.train.config import TrainConfig
-from attnact.train.grid import Grid, Row
 from attnact.train.plots import (
     brightest,
     light,
     plot_attention,
     plot_confusion,
-    plot_sweep,
     upsample,
 )
-from attnact.train.sweep import sweep_rows
 
 
 def one_hot(location: int) -> npt.NDArray[np.float32]:
@@ -128,11 +124,3 @@ def test_confusion_shades_shares(N: int, tmp_path: Path) -> None:
         colors = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
     darkest = (abs(colors - [8, 48, 107]).sum(1) < 6).mean()  # of the map "Blues"
     assert darkest > 0.2 / N
-
-
-def test_sweep(tmp_path: Path) -> None:
-    configs = sweep_rows(TrainConfig(), [0, 1, 10])
-    rows = [Row(n, c, {}, [0.5, 0.6], [3.0, 3.1], [0.5, 0.4]) for n, c in configs.items()]
-    plot_sweep(tmp_path / "sweep.png", Grid(rows, []), "mAP", "title\nof two lines")
-    height, width = pixels(tmp_path / "sweep.png").shape
-    assert (width, height) == (1300, 442)

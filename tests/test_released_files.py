@@ -94,7 +94,7 @@ def parts(draw: Callable[[Any], Any]) -> dict[str, Files]:
     return found
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(parts(), st.sampled_from(ORDERS), st.sampled_from(ORDERS))
 def test_there_and_back_is_the_same_to_the_bit(files, order, other):
     with tempfile.TemporaryDirectory() as name:

@@ -9,7 +9,6 @@ import torch
 from click.testing import CliRunner
 
 from attnact import cli
-from attnact.attention import attention_penalty
 from attnact.checkpoint import load_checkpoint
 from attnact.errors import RunError
 from attnact.model import build_model
@@ -182,10 +181,3 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, make_cache: Any) -> None:
         with pytest.raises(RunError, match=words):
             import_run(tmp_path / f"{name}.npz", tmp_path / "run", cache, None, 1.0)
     assert not (tmp_path / "run").exists()
-
-
-def test_attention_penalty_of_the_released_code_is_49_times_weaker() -> None:
-    maps = torch.rand(2, 30, 49).softmax(-1)
-    mask = torch.ones(2, 30)
-    total, mean = (attention_penalty(maps, mask, form) for form in ("sum", "mean"))
-    torch.testing.assert_close(total, 49 * mean)

@@ -70,7 +70,7 @@ def test_pillow_resizes_so_too(size) -> None:
     assert abs(off.mean()) < 0.05
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 900), st.integers(1, 900), st.sampled_from([224, 256]), st.booleans())
 @example(2160, 3840, 224, False)
 @example(2, 40_000, 224, True)
@@ -82,7 +82,6 @@ def test_products_make_the_same_bits(height: int, width: int, side: int, white: 
     assert torch.equal(sample_by_products(frames, side), sample_by_torch(frames, side))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 4000), st.sampled_from([224, 256]))
 @example(50_000, 224)
 @example(50_000, 256)

@@ -4,22 +4,14 @@ import io
 import os
 import sys
 import tarfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from made_files import contents, zipped
 
 from attnact.errors import DownloadError
 from attnact.extract.unpack import unpack
-
-
-def zipped(members: Mapping[str, str | bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        for name, content in members.items():
-            file.writestr(name, content)
-    return buffer.getvalue()
 
 
 def tarred(*members: tarfile.TarInfo) -> bytes:
@@ -28,10 +20,6 @@ def tarred(*members: tarfile.TarInfo) -> bytes:
         for member in members:
             file.addfile(member, io.BytesIO(bytes(member.size)))
     return buffer.getvalue()
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
 def unpacked(tmp_path: Path, name: str, body: bytes) -> Path:
@@ -48,7 +36,7 @@ def refused(tmp_path: Path, name: str, body: bytes, message: str) -> None:
     with pytest.raises(DownloadError, match=message) as caught:
         unpacked(tmp_path, name, body)
     assert "\n" not in str(caught.value)
-    assert files(tmp_path) == [name]
+    assert list(contents(tmp_path)) == [name]
 
 
 ESCAPES = ["../out.avi", "a/../../out.avi", "/out.avi", "C:/out.avi", "C:out.avi", "..\\out.avi"]
@@ -85,7 +73,7 @@ def test_zip_and_tar(tmp_path: Path) -> None:
     member.size, member.mode = 10, 0o7000
     unpacked(tmp_path, "clips.zip", zipped({"#1/a.avi": "x"}))
     target = unpacked(tmp_path, "clips.tar.gz", tarred(member))
-    assert files(target) == ["#1/a.avi", "a/b c.avi"]
+    assert list(contents(target)) == ["#1/a.avi", "a/b c.avi"]
     assert (target / "a/b c.avi").read_bytes() == bytes(10)
     assert sorted(path.name for path in target.iterdir()) == ["#1", "a"]
 
@@ -136,7 +124,7 @@ def test_rar_in_rar(tools: Path, tmp_path: Path, tool: str) -> None:
     install(tools, tool)
     inner = rarred({"brush hair/#1 (a).avi": "x"})
     target = unpacked(tmp_path, "org.rar", rarred({"brush hair.rar": inner, "notes.txt": ""}))
-    assert files(target) == ["brush hair/#1 (a).avi", "notes.txt"]
+    assert list(contents(target)) == ["brush hair/#1 (a).avi", "notes.txt"]
 
 
 def test_first_tool_is_taken(tools: Path, tmp_path: Path) -> None:

@@ -1,12 +1,11 @@
 import hashlib
 import pickle
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from servers import Web, http_server
 from torch import nn
 
 from attnact.errors import WeightsError
@@ -26,37 +25,15 @@ CONTENT = b"weights " * 1000
 SHA1 = hashlib.sha1(CONTENT).hexdigest()
 
 
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.server.asked.append(self.path)
-        if self.path == "/missing.pth":
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(CONTENT)))
-        self.end_headers()
-        self.wfile.write(CONTENT[:10] if self.path == "/cut.pth" else CONTENT)
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
-def server(monkeypatch, tmp_path) -> Iterator[ThreadingHTTPServer]:
+def web(monkeypatch, tmp_path) -> Iterator[Web]:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked = []
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with http_server(CONTENT) as web:
+        yield web
 
 
-def publish(monkeypatch, server, path, digest=SHA1):
-    url = f"http://127.0.0.1:{server.server_address[1]}{path}"
+def publish(monkeypatch, url, digest=SHA1):
     monkeypatch.setitem(PUBLISHED, "googlenet", Published("V1", url, "sha1", digest))
 
 
@@ -73,25 +50,26 @@ def test_publishes_what_torchvision_does():
     assert PUBLISHED["googlenet"].digest in published.url
 
 
-def test_fetches_once_into_torch_hubs_folder(server, monkeypatch, tmp_path):
-    publish(monkeypatch, server, "/googlenet.pth")
+def test_fetches_once_into_torch_hubs_folder(web, monkeypatch, tmp_path):
+    publish(monkeypatch, web.url)
     path = fetch_published("googlenet")
-    assert path == published_file("googlenet") == tmp_path / "torch/hub/checkpoints/googlenet.pth"
+    assert path == published_file("googlenet") == tmp_path / "torch/hub/checkpoints/file"
     assert path.read_bytes() == CONTENT
     assert fetch_published("googlenet") == path
-    assert server.asked == ["/googlenet.pth"]
+    assert len(web.asked) == 1
 
 
 @pytest.mark.parametrize(
-    ("path", "digest", "why"),
+    ("how", "digest", "why"),
     [
-        ("/missing.pth", "", "Not Found"),
-        ("/cut.pth", SHA1, "sha1"),
-        ("/other.pth", "abcdef", "the sha1 of what came is not abcdef"),
+        ({"status": 404}, "", "Not Found"),
+        ({"cut": 10}, SHA1, "sha1"),
+        ({}, "abcdef", "the sha1 of what came is not abcdef"),
     ],
 )
-def test_a_failed_fetch_leaves_nothing_and_says_what_to_do(server, monkeypatch, path, digest, why):
-    publish(monkeypatch, server, path, digest)
+def test_a_failed_fetch_leaves_nothing_and_says_what_to_do(web, monkeypatch, how, digest, why):
+    vars(web).update(how)
+    publish(monkeypatch, web.url, digest)
     with pytest.raises(WeightsError, match=why) as caught:
         fetch_published("googlenet")
     place = published_file("googlenet")
@@ -102,10 +80,9 @@ def test_a_failed_fetch_leaves_nothing_and_says_what_to_do(server, monkeypatch, 
     assert list(place.parent.iterdir()) == []
 
 
-def test_an_unreachable_server_is_a_weights_error(server, monkeypatch):
-    publish(monkeypatch, server, "/googlenet.pth")
-    server.shutdown()
-    server.server_close()
+def test_an_unreachable_server_is_a_weights_error(web, monkeypatch):
+    with http_server() as gone:
+        publish(monkeypatch, gone.url)
     with pytest.raises(WeightsError, match="refused"):
         fetch_published("googlenet")
 

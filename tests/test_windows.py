@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attnact.windows import Window, Windows
@@ -17,7 +17,6 @@ windows = st.builds(
 
 
 @given(st.lists(windows, min_size=1, max_size=3), st.integers(1, 4), st.integers(0, 2))
-@settings(deadline=None)
 def test_a_window_shows_the_frames_of_its_clips(parts, steps, extra) -> None:
     frames = torch.randn(60, *[2] * extra)[3:].transpose(0, -1).contiguous().transpose(0, -1)
     found = Windows(frames, parts, steps).over(frames)

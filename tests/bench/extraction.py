@@ -76,7 +76,6 @@ class Extracted(NamedTuple):
     frames: int
     seconds: float  # of the process, from start to end
     start: float  # of those, until the first video is decoded
-    kib: float  # of the cache, a frame
 
 
 def rows(quick: bool) -> Iterator[Row]:
@@ -276,8 +275,7 @@ def extracted(name: BackboneName, material: Material, *options: str) -> Extracte
         run = partial(subprocess.run, cwd=ROOT, check=True, capture_output=True)
         start = seconds(lambda: run([*command, "--dry-run"]))
         whole = seconds(lambda: run(command))
-        made = FeatureCache(cache)
-        return Extracted(made.frames, whole, start, made.disk_bytes() / made.frames / 1024)
+        return Extracted(FeatureCache(cache).frames, whole, start)
 
 
 def looped(name: BackboneName, material: Material) -> float:
