@@ -54,17 +54,13 @@ class Messages(InOrder):
         try:
             with heard():
                 return super().invoke(ctx)
-        except AttnactError as error:
-            if ctx.params["verbose"]:
-                traceback.print_exc()
-            self._say(f"error: {error}")
-            ctx.exit(FAILED)
-        except (OSError, MemoryError) as error:
-            if isinstance(error, BrokenPipeError):  # `| head` has read enough
+        except (AttnactError, OSError, MemoryError, RuntimeError) as error:
+            line = _in_a_line(error)
+            if not line:
                 raise
             if ctx.params["verbose"]:
                 traceback.print_exc()
-            self._say(f"error: {_in_a_line(error)}")
+            self._say(f"error: {line}")
             ctx.exit(FAILED)
         except (ValueError, click.UsageError) as error:
             if not ranks.speaks():
@@ -73,11 +69,18 @@ class Messages(InOrder):
                 raise
             if ctx.params["verbose"]:
                 traceback.print_exc()
-            raise click.UsageError(str(error)) from error
+            raise click.UsageError(self._with_flag(ctx, str(error))) from error
         except KeyboardInterrupt as error:
             how = str(error) or "type the same command again"
             self._say(f"interrupted; nothing that was finished is lost. To go on: {how}")
             ctx.exit(INTERRUPTED)
+
+    def _with_flag(self, ctx: click.Context, text: str) -> str:
+        """What is wrong with a choice, which a config calls by another name than people type."""
+        name, _, rest = text.partition(" ")
+        command = self.commands.get(ctx.invoked_subcommand or "")
+        flags = {it.name: it.opts[0] for it in command.params} if command else {}
+        return f"{flags.get(name, name)} {rest}"
 
     @staticmethod
     def _say(line: str) -> None:
@@ -85,11 +88,21 @@ class Messages(InOrder):
             click.echo(f"attnact: {line}", err=True)
 
 
-def _in_a_line(error: OSError | MemoryError) -> str:
-    if isinstance(error, MemoryError):
-        return f"out of memory ({error})" if str(error) else "out of memory"
-    told = error.strerror or " ".join(str(error).split())  # HDF5 tells it in many lines
-    return f"{error.filename}: {told}" if error.filename else told
+def _in_a_line(error: Exception) -> str:
+    """What went wrong; nothing of a mistake of ours."""
+    text = " ".join(str(error).split())  # HDF5 and torch tell it in many lines
+    if isinstance(error, AttnactError):
+        return str(error)
+    if isinstance(error, BrokenPipeError):  # `| head` has read enough
+        return ""
+    if isinstance(error, OSError):
+        told = error.strerror or text
+        return f"{error.filename}: {told}" if error.filename else told
+    if "out of memory" in text:  # as torch says of a GPU
+        return text
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:  # as torch says of a CPU
+        return f"out of memory ({text})" if text else "out of memory"
+    return ""
 
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

@@ -1,6 +1,11 @@
-"""Whether a device that somebody names is one, and here."""
+"""The device that somebody names: whether it is one, and here; or the best one."""
 
 import torch
+
+
+def best_device(name: str | None) -> torch.device:
+    """The device of this name; without one the GPU, if there is one."""
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def check_device(name: str) -> None:

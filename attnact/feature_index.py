@@ -13,20 +13,11 @@ import numpy.typing as npt
 
 from attnact.errors import CacheError
 from attnact.feature_writer import CUBE_IN_FILE
-from attnact.features import (
-    ROWS,
-    SCHEMA,
-    FeatureCache,
-    VideoRow,
-    damage_told,
-    index_digest,
-    open_hdf5,
-    read_rows,
-    shard_path,
-)
+from attnact.features import ROWS, SCHEMA, FeatureCache
 from attnact.files import write_bytes
 from attnact.sealed import unsealed, with_digest
-from attnact.tables import MOVED_TO, text_column, write_rows
+from attnact.shards import damage_told, open_hdf5, shard_path
+from attnact.tables import MOVED_TO, VideoRow, index_digest, read_rows, text_column, write_rows
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from attnact import packing
-from attnact.features import CHANNELS, LOCATIONS, ROWS, Cubes, VideoRow, index_digest
+from attnact.compact import Cubes
+from attnact.features import CHANNELS, LOCATIONS, ROWS
 from attnact.files import lock_beside, part_beside, publish, unlock
 from attnact.interrupts import undisturbed
 from attnact.packing import Packed, Packer, join
 from attnact.sink import Sink
-from attnact.tables import write_rows
+from attnact.tables import VideoRow, index_digest, write_rows
 from attnact.vocabulary import Compression
 
 # Channel by channel, so that a channel's 49 locations lie beside each other: where it is zero it is

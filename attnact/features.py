@@ -20,30 +20,14 @@ from attnact.chunks import Array, Ints, cores, side_by_side
 from attnact.compact import Cubes, Stored, to_float
 from attnact.errors import CacheError, SchemaError
 from attnact.sealed import is_broken
-from attnact.shards import DAMAGE, Shard, damage_told, open_hdf5, shard_path
-from attnact.tables import MOVED_TO, VideoRow, index_digest, read_rows, read_text
-
-__all__ = [
-    "CHANNELS",
-    "CUBE",
-    "DAMAGE",
-    "LOCATIONS",
-    "ROWS",
-    "SCHEMA",
-    "Cubes",
-    "FeatureCache",
-    "VideoRow",
-    "damage_told",
-    "index_digest",
-    "open_hdf5",
-    "read_rows",
-    "shard_path",
-]
+from attnact.shards import DAMAGE, Shard, open_hdf5, shard_path
+from attnact.tables import MOVED_TO, index_digest, read_rows, read_text
 
 SCHEMA = 2  # grows when an older reader could no longer make sense of the file
 ROWS, CHANNELS = 7, 1024
 LOCATIONS = ROWS * ROWS
 CUBE = (ROWS, ROWS, CHANNELS)
+OPEN = 256  # shards at a time: a system often lets a process open a thousand files
 DTYPES = ("<f2", "|u1", "<f4")  # of features, as numpy writes them
 
 
@@ -197,7 +181,7 @@ class FeatureCache:
     @property
     def parallel(self) -> bool:
         """Whether several cores decompress at the same time; a compression may not allow it."""
-        return all(self._shard(i).features.direct for i in range(len(self._shard_starts) - 1)[:1])
+        return self._shard(0).features.direct
 
     def _as_in_file(self, cubes: Array) -> Array:
         return cubes if self._cube == CUBE else np.moveaxis(cubes, -1, 1)
@@ -206,9 +190,12 @@ class FeatureCache:
         return int(np.searchsorted(self._shard_starts, frame, "right")) - 1
 
     def _shard(self, shard: int) -> Shard:
-        if shard not in self._shards:
-            self._shards[shard] = Shard(shard_path(self.path, shard))
-        return self._shards[shard]
+        found = self._shards.pop(shard, None) or Shard(shard_path(self.path, shard))
+        self._shards[shard] = found  # the last one of those that are open
+        if len(self._shards) > OPEN:  # whoever still reads from it keeps it open
+            oldest, *_ = self._shards
+            self._shards.pop(oldest, None)
+        return found
 
 
 def _check(file: Any, path: Path) -> None:

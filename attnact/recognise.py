@@ -15,10 +15,11 @@ import torch
 
 from attnact.checkpoint import load_checkpoint
 from attnact.compact import to_float, to_uint8
+from attnact.devices import best_device
 from attnact.errors import RunError, VideoError
 from attnact.extract.backbone import Backbone
 from attnact.extract.decoder import Failed
-from attnact.extract.decoding import Event, Frames
+from attnact.extract.decoding import Event
 from attnact.extract.recorded import read_videos, recorded_backbone
 from attnact.extract.video import VideoInfo
 from attnact.features import CUBE, FeatureCache
@@ -54,7 +55,7 @@ class Recogniser:
         self, run_folder: Path, weights: Path | None = None, device: str | None = None
     ) -> None:
         self.run = open_run(run_folder)
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._device = best_device(device)
         self._weights = weights
         self._checkpoint = load_checkpoint(self.run.model, self._device)
         self.classes = self._checkpoint.classes
@@ -189,13 +190,13 @@ def _blocks(
     for event in events:
         if isinstance(event, Failed):
             raise VideoError(event.reason)
-        if not isinstance(event, Frames):
+        if not isinstance(event, torch.Tensor):
             return
-        every = np.arange(count, count + len(event.frames))
+        every = np.arange(count, count + len(event))
         positions = needed(cut, every)
         cubes = torch.empty(0, *CUBE)
         if len(positions):
-            cubes = _as_cached(backbone(event.frames[positions - count]), dtype)
+            cubes = _as_cached(backbone(event[positions - count]), dtype)
         count += len(every)
         advance(len(every), "")
         yield Block(count, positions, cubes)

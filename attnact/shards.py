@@ -1,5 +1,6 @@
 """One shard of a feature cache: where it lies, and what is in it."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -26,13 +27,17 @@ def open_hdf5(path: Path) -> Any:
     """The file, open for reading.
 
     Raises:
-        CacheError: it is missing, no HDF5 file, damaged, or made to read other files.
+        CacheError: it is missing, cannot be read, is no HDF5 file, damaged, or made to read other
+            files.
     """
     if not path.is_file():
         raise CacheError(f"{path}: no such file; `attnact features` makes it")
     try:
         file = h5py.File(path, "r")
     except OSError as error:
+        if error.errno:  # the system's own, and no word on what is in the file
+            told = os.strerror(error.errno)
+            raise CacheError(f"{path}: cannot be read ({told})") from error
         raise CacheError(
             f"{path}: not a whole HDF5 file; if it is a cache, delete it and make it again"
         ) from error

@@ -27,7 +27,6 @@ from attnact.extract.weights import (
     digest,
     fetch_published,
     fit,
-    published_file,
     read_weights,
 )
 from attnact.files import part_beside, publish
@@ -178,11 +177,6 @@ def load_backbone(
 def likeness(cubes: Tensor, exact: Tensor) -> float:
     """The cosine of each frame's features with its exact ones, both (B, ...), on average."""
     return cosine_similarity(cubes.flatten(1), exact.flatten(1), dim=1).mean().item()
-
-
-def weights_at_hand(name: str) -> bool:
-    """Say whether the published weights of the backbone have been fetched already."""
-    return published_file(name).is_file()
 
 
 def _check(frames: Tensor) -> None:

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from attnact.errors import DecoderError
 from attnact.extract.decoder import Ended, Failed
-from attnact.extract.decoding import Event, Frames, decode
+from attnact.extract.decoding import Event, decode
 from attnact.extract.gpu import CPU, own_stream
 from attnact.extract.plan import Plan
 from attnact.extract.resize import FRAME_SIDE
 from attnact.feature_writer import ShardWriter
-from attnact.features import shard_path
+from attnact.shards import shard_path
 
 
 @dataclass
@@ -55,10 +55,10 @@ def batches(
     batch = _empty_batch(size, device)
     for position, event in events:
         video = videos[position]
-        if not isinstance(event, Frames):
+        if not isinstance(event, Tensor):
             batch.events.append((video, event))
             continue
-        frames = event.frames
+        frames = event
         while len(frames):
             taken = min(len(frames), size - batch.filled)
             batch.frames[batch.filled : batch.filled + taken] = frames[:taken]

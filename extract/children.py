@@ -55,7 +55,7 @@ def start_child(
 
 
 def end_child(process: Child, connection: "Connection[Any, Any]") -> None:
-    """Whatever it does."""
+    """Kills a process of ours, waits until it is dead, and closes the connection."""
     process.kill()
     process.wait()
     connection.close()

@@ -1,23 +1,22 @@
 """The backbone of an extraction: which weights, what runs it, and in which precision."""
 
-from contextlib import suppress
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from attnact.errors import DatasetError, VideoError
+from attnact.errors import DatasetError
 from attnact.extract.backbone import RANDOM, Backbone, likeness, load_backbone
 from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset
+from attnact.extract.decoding import decode
 from attnact.extract.plan import Plan, plan_path
-from attnact.extract.resize import FRAME_SIDE, resize
-from attnact.extract.video import Frame, read_frames
+from attnact.extract.resize import FRAME_SIDE
 from attnact.vocabulary import Precision, Runtime
 
 CALIBRATED_ON = 32  # videos that random weights are calibrated on
+APART = 8  # frames, of the two that are taken of a video
 LOOKED_AT = 8  # videos on which a precision shows that it keeps the features right, ...
 ALIKE = 0.9995  # ... which is when they are so like those in float32
 
@@ -59,7 +58,8 @@ def _load(
         frames = _some_frames(dataset, config, CALIBRATED_ON)
         if not len(frames):
             raise DatasetError(f"{dataset.root}: none of the first videos decodes")
-    return load_backbone(config.backbone, weights, _device(config), frames, 0, runtime, precision)
+    device = _device(config, runtime)
+    return load_backbone(config.backbone, weights, device, frames, 0, runtime, precision)
 
 
 def recall_backbone(cache: Path, config: ExtractConfig, plan: Plan) -> Backbone:
@@ -70,11 +70,13 @@ def recall_backbone(cache: Path, config: ExtractConfig, plan: Plan) -> Backbone:
     """
     weights = random_weights_path(cache) if config.weights == RANDOM else config.weights
     runtime, precision = plan.settings.runtime, plan.settings.precision
-    return load_backbone(config.backbone, weights, _device(config), None, 0, runtime, precision)
+    device = _device(config, runtime)
+    return load_backbone(config.backbone, weights, device, None, 0, runtime, precision)
 
 
-def _device(config: ExtractConfig) -> str:
-    return config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+def _device(config: ExtractConfig, runtime: Runtime) -> str:
+    on_gpu = torch.cuda.is_available() and runtime != "openvino"
+    return config.device or ("cuda" if on_gpu else "cpu")
 
 
 def random_weights_path(cache: Path) -> Path:
@@ -87,9 +89,12 @@ def _some_frames(dataset: Dataset, config: ExtractConfig, most: int) -> torch.Te
     videos = dataset.videos
     if len(videos) > most:
         videos = tuple(videos[i * len(videos) // most] for i in range(most))
-    frames: list[Frame] = [np.empty((0, FRAME_SIDE, FRAME_SIDE, 3), np.uint8)]
-    for video in videos:
-        with suppress(VideoError):  # extraction itself will report the file
-            some = islice(read_frames(dataset.root / video.path), 0, 16, 8)
-            frames += [resize(frame[None], config.resize) for frame in some]
-    return torch.from_numpy(np.concatenate(frames))
+    paths = [dataset.root / video.path for video in videos]
+    frames = [torch.empty((0, FRAME_SIDE, FRAME_SIDE, 3), dtype=torch.uint8)]
+    counts = [0] * len(paths)
+    decoded = decode(paths, "pyav", config.resize, config.time_limit, most=APART + 1)
+    for position, event in decoded:
+        if isinstance(event, Tensor):  # extraction itself will report a file that fails
+            frames.append(event[-counts[position] % APART :: APART])
+            counts[position] += len(event)
+    return torch.cat(frames)

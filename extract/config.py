@@ -36,5 +36,14 @@ class ExtractConfig:
     runtime: Annotated[Runtime, "What runs the network; `auto` is the fastest installed."] = "auto"
     precision: Annotated[Precision, "`auto` is the fastest that keeps the features right."] = "auto"
     device: Annotated[str | None, "As torch names it.  [default: the GPU if there is one]"] = None
-    decoders: Annotated[int | None, "Processes.  [default: as many as the network can use]"] = None
+    decoders: Annotated[
+        int | None, "Processes.  [default: for a CPU a core in four, for a GPU all but one]"
+    ] = None
     time_limit: Annotated[float, "Seconds without a frame until a file is given up."] = 60.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that make no sense."""
+        if self.decoders is not None and self.decoders < 1:
+            raise ValueError("decoders must be at least 1")
+        if not self.time_limit > 0:
+            raise ValueError("time_limit must be above 0")

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class Put:
 
 @dataclass(frozen=True)
 class Ended:
-    """The file is read to its end; every one of its frames came before this."""
+    """The file is read as far as it was to be; all of its frames came before this."""
 
     info: VideoInfo
     decoder: Decoder
@@ -68,11 +69,12 @@ class _Outgoing:
         self._connection, self._places = connection, places
         self._place = self._under_way = 0
 
-    def send(self, path: Path, decoder: Decoder) -> Ended:
-        """Sends the frames of one file."""
+    def send(self, path: Path, decoder: Decoder, most: int | None) -> Ended:
+        """Sends the frames of one file, or so many of them."""
+        info = probe(path)
         used: Decoder = "decord" if decoder == "decord" and decord_reads(path) else "pyav"
         block, filled = None, 0
-        for frame in read_frames(path, used):
+        for frame in islice(read_frames(path, used, info), most):
             if block is not None and (filled == len(block) or block.shape[1:] != frame.shape):
                 self._put(block[:filled])
                 block = None
@@ -82,7 +84,7 @@ class _Outgoing:
             filled += 1
         if block is not None:
             self._put(block[:filled])
-        return Ended(probe(path), used)
+        return Ended(info, used)
 
     def wait(self, left: int) -> None:
         """Until the parent is done with all blocks but so many."""

@@ -8,7 +8,6 @@ that both see; whoever reads `decode` decides how far to read ahead.
 import signal
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import Any
@@ -29,14 +28,9 @@ from attnact.vocabulary import Decoder, Resize
 STARTING = 300.0  # seconds; a child imports for one, on a busy machine with a slow disk for many
 
 
-@dataclass(frozen=True)
-class Frames:
-    """The next frames of a file, (n, 224, 224, 3) uint8 RGB, on the device they were asked for."""
-
-    frames: Tensor
-
-
-Event = Frames | Ended | Failed
+# The next frames of a file, (n, 224, 224, 3) uint8 RGB, on the device they were asked for; or how
+# it ended.
+Event = Tensor | Ended | Failed
 
 
 def decode(
@@ -45,11 +39,12 @@ def decode(
     how: Resize,
     time_limit: float,
     device: torch.device = CPU,
+    most: int | None = None,
 ) -> Generator[tuple[int, Event], None, None]:
     """What happens to each file, as (position in `paths`, event), one file after the other.
 
     A GPU copies the frames from where the decoder put them and resizes them itself, in this
-    thread's stream.
+    thread's stream. `most` is how many frames of each file are read, None for all.
 
     A file that gives nothing for `time_limit` seconds, or that crashes the decoder, fails like one
     that does not decode, and the next is read by a new process. One whose decoder was killed from
@@ -58,12 +53,12 @@ def decode(
     Raises:
         DecoderError: no decoder starts, or there is no memory for its frames.
     """
-    work = [("decode", path, decoder) for path in paths]
+    work = [("decode", path, decoder, most) for path in paths]
     for position, answer in _answers(work, time_limit, device):
         if isinstance(answer, np.ndarray):
             # They are copied by now, or on a CPU as they are resized: then the decoder may put the
             # next ones there.
-            answer = Frames(resize_tensor(on_device(answer, device), how))
+            answer = resize_tensor(on_device(answer, device), how)
         yield position, answer
 
 
@@ -185,6 +180,6 @@ class _Child:
         return answer
 
     def end(self) -> None:
-        """Whatever it does."""
+        """Kills it, and frees the memory of its frames."""
         end_child(self.process, self._connection)
         self._places.close()

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from email.message import Message
 from http.client import HTTPException
 from pathlib import Path
-from typing import Protocol
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
@@ -31,14 +30,6 @@ FAILURES = (OSError, EOFError, HTTPException, ftplib.Error)
 FIRST_BYTES = {".rar": b"Rar!", ".zip": b"PK", ".gz": b"\x1f\x8b", ".tgz": b"\x1f\x8b"}
 
 
-class Readable(Protocol):
-    """What bytes are read from."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return up to size bytes; none at the end."""
-        ...
-
-
 @dataclass(frozen=True)
 class Version:
     """A file as a server has it: its length, and its ETag or time of change; None if not told."""
@@ -52,7 +43,7 @@ class Version:
 class Transfer:
     """An open connection that sends the bytes from ``start`` on of this version of a file."""
 
-    stream: Readable
+    stream: io.BufferedIOBase
     start: int
     version: Version
 

@@ -67,7 +67,7 @@ def _refused(gpu: torch.device, why: str) -> None:
 
 
 def unpin(memory: mmap.mmap, gpu: torch.device) -> None:
-    """Undoes it."""
+    """The memory is the host's own again."""
     runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
     with torch.cuda.device(gpu):
         runtime.cudaHostUnregister(np.frombuffer(memory, np.uint8).ctypes.data)

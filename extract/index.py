@@ -16,15 +16,14 @@ from attnact.progress import note
 from attnact.provenance import versions
 
 
-def finished(path: Path, plan: Plan) -> FeatureCache | None:
-    """The cache, if its index is of the shards that are there; None if it is still to be written.
+def read_index(path: Path, plan: Plan) -> FeatureCache | None:
+    """The cache, if it lists what is planned; None if its index is still to be written.
+
+    Its shards may have been made anew since, or be gone.
 
     Raises:
         SchemaError: it is of a newer attnact.
-        CacheError: a shard is broken.
     """
-    if plan.missing(path):
-        return None
     try:
         made = FeatureCache(path)
     except SchemaError:
@@ -33,11 +32,23 @@ def finished(path: Path, plan: Plan) -> FeatureCache | None:
         return None
     settings = asdict(plan.settings).items()  # of which older caches have not all
     same = all(made.provenance.get(name, value) == value for name, value in settings)
-    return made if same and lists_shards(made, len(plan.starts), plan.paths) else None
+    listed = [plan.paths[row.video] for row in made.rows if row.video < len(plan.paths)]
+    return made if same and listed == made.paths else None
+
+
+def finished(index: FeatureCache | None, cache: Path, plan: Plan) -> FeatureCache | None:
+    """The cache of this index, if it is of the shards that are there; None if it is to be written.
+
+    Raises:
+        CacheError: a shard is broken.
+    """
+    if index is None or plan.missing(cache):
+        return None
+    return index if lists_shards(index, len(plan.starts), plan.paths) else None
 
 
 def check_listing(made: FeatureCache, dataset: Dataset) -> None:
-    """Holds a data set against a finished cache, which lists the classes, groups and folds.
+    """Holds a data set against a cache's index, which lists the classes, groups and folds.
 
     Raises:
         CacheError: they differ, and what was trained on the cache would lose it.
@@ -59,11 +70,12 @@ def finish(
     """The cache over all its shards; `made`, if it is finished, stays as it is.
 
     Raises:
-        CacheError: a shard is broken.
+        CacheError: a shard is broken, or what is made lists the videos otherwise.
     """
     listing = _listing(dataset)
-    if made is None or unlike(made, listing):
+    if made is None:
         return write_index(cache, len(plan.starts), listing, provenance)
+    check_listing(made, dataset)
     if made.root == listing.root:
         return made
     note(f"{cache}: its videos are in {listing.root} now")

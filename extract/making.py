@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from attnact.chunks import cores
+from attnact.compact import Cubes
 from attnact.errors import CacheError
 from attnact.extract.backbone import Backbone
 from attnact.extract.batches import Batch, Job, Readers
@@ -26,9 +27,10 @@ from attnact.extract.decoder import Ended, Failed
 from attnact.extract.gpu import resizes_on
 from attnact.extract.plan import Plan, plan_path, read_plan
 from attnact.extract.runtime import FRAMES_AT_ONCE
+from attnact.extract.video import check_decoder
 from attnact.feature_writer import ShardWriter
-from attnact.features import Cubes, VideoRow
 from attnact.files import full_disk_told
+from attnact.tables import VideoRow
 
 CLOSING = 2  # shards that wait for the disk while others are written
 
@@ -59,10 +61,12 @@ def take_up(
     Raises:
         CacheError: its plan is not to be seen from here, or the weights are others.
         WeightsError: the weights are missing or broken.
+        UnsupportedError: the decoder is not installed.
     """
     plan = read_plan(cache)
     if plan is None:
         raise CacheError(f"{plan_path(cache)}: no such file; do all machines share this folder?")
+    check_decoder(plan.settings.decoder)
     backbone = recall_backbone(cache, config, plan)
     if backbone.digest != plan.settings.weights_digest:
         raise CacheError(f"{cache}: begun with other weights than the {backbone.weights} here")

@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from attnact.errors import UnsupportedError
 from attnact.extract.resize import FRAME_SIDE
-from attnact.extract.runtime import Cubes
+from attnact.extract.runtime import Wait
 from attnact.vocabulary import Precision
 
 TYPES = {
@@ -61,7 +61,7 @@ class OpenVINORunner:
             self._idle.put(compiled.create_infer_request())
         self._threads = ThreadPoolExecutor(passes, "network")
 
-    def start(self, frames: Tensor) -> Cubes:
+    def start(self, frames: Tensor) -> Wait:
         """Begin with frames; see `Runner`."""
         parts = torch.split(frames.cpu(), self._size)
         made = [self._threads.submit(self._run, part) for part in parts]

@@ -1,6 +1,7 @@
 """Videos to a finished feature cache: what there is to do, the shards, and then the index."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -8,18 +9,21 @@ from pathlib import Path
 
 import torch
 
+from attnact.errors import CacheError
 from attnact.extract.backbone import Backbone
 from attnact.extract.batches import Job
 from attnact.extract.choosing import choose_backbone, random_weights_path
 from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset
+from attnact.extract.datasets.disk import some
 from attnact.extract.decoder import Failed
 from attnact.extract.decoding import probe_all
-from attnact.extract.index import check_listing, finish, finished, provenance_of
+from attnact.extract.index import check_listing, finish, finished, provenance_of, read_index
 from attnact.extract.making import Report, at_once, make_job, make_shards
 from attnact.extract.plan import Plan, Settings, check_same, divide, keep_plan, read_plan
 from attnact.extract.resize import FRAME_SIDE
 from attnact.extract.runtime import FRAMES_AT_ONCE
+from attnact.extract.video import check_decoder
 from attnact.features import FeatureCache
 from attnact.files import check_disk
 from attnact.progress import progress
@@ -55,9 +59,13 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig, beside: int = 
 
     Raises:
         WeightsError: the weights are missing or broken.
-        CacheError: the cache was begun with other settings or other videos, or is finished and
-            lists them otherwise.
+        CacheError: the cache was begun with other settings or other videos, has an index that
+            lists them otherwise, or something else is in its place.
+        UnsupportedError: the decoder is not installed.
     """
+    if cache.is_dir():
+        raise CacheError(f"{cache}: a folder; --out is a file, as {cache / 'NAME.h5'}")
+    check_decoder(config.decoder)
     plan = read_plan(cache)
     backbone = choose_backbone(dataset, cache, config, plan)
     settings = Settings(
@@ -72,14 +80,15 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig, beside: int = 
         precision=backbone.precision,
     )
     paths = tuple(video.path for video in dataset.videos)
-    made = None
     if plan is None:
+        _check_free(cache)
         plan = _new_plan(dataset, settings, config.time_limit)
     else:
         check_same(cache, plan, settings, paths)
-        made = finished(cache, plan)
-        if made is not None:
-            check_listing(made, dataset)
+    index = read_index(cache, plan)
+    if index is not None:  # also where shards are to be made again
+        check_listing(index, dataset)
+    made = finished(index, cache, plan)
     job = make_job(plan, cache, dataset.root, config, backbone.device, beside)
     return Extraction(dataset, backbone, job, config, made)
 
@@ -111,6 +120,7 @@ def describe(extraction: Extraction, devices: int = 1) -> str:
     lines = [
         f"{extraction.dataset.name}: {len(job.plan.paths)} videos, "
         f"{len(extraction.dataset.classes)} classes, about {sum(job.plan.frames):,} frames",
+        f"videos a class: {some(_counts(extraction.dataset))}",
         f"{backbone.name}, weights {backbone.weights}, by {backbone.runtime} in "
         f"{backbone.precision} on {backbone.device}, {job.decoders} decoder(s)",
     ]
@@ -155,9 +165,28 @@ def extract(extraction: Extraction, report: Report, make: Make = make_here) -> F
         make(replace(extraction, job=replace(job, plan=plan)), missing, report)
     if plan.missing(job.cache):
         return None
-    made = finished(job.cache, plan) if missing else extraction.made
+    made = extraction.made or finished(read_index(job.cache, plan), job.cache, plan)
     provenance = provenance_of(plan, extraction.backbone, extraction.config)
     return finish(job.cache, plan, made, extraction.dataset, provenance)
+
+
+def _counts(dataset: Dataset) -> list[str]:
+    """How many videos each class has."""
+    counts = Counter(label for video in dataset.videos for label in video.labels)
+    return [f"{name} {counts[n]}" for n, name in enumerate(dataset.classes)]
+
+
+def _check_free(cache: Path) -> None:
+    """Refuses to write over somebody's file.
+
+    Raises:
+        CacheError: there is one, and it is no feature cache.
+    """
+    if cache.exists():
+        try:
+            FeatureCache(cache)
+        except CacheError as error:
+            raise CacheError(f"{cache}: is in the way; choose another --out ({error})") from error
 
 
 def _new_plan(dataset: Dataset, settings: Settings, time_limit: float) -> Plan:

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from attnact.errors import CacheError
-from attnact.features import shard_path
 from attnact.files import write_new
 from attnact.sealed import check_seal, parse, seal
+from attnact.shards import shard_path
 from attnact.vocabulary import (
     BackboneName,
     Compression,
@@ -121,6 +121,8 @@ def read_plan(cache: Path) -> Plan | None:
     try:
         plan = parse(path.read_text(encoding="utf-8"))
         check_seal(plan)
+        if "released" in plan:
+            raise CacheError(f"{cache}: made of the released code's files; choose another --out")
         return Plan(
             settings=Settings(**plan["settings"]),
             paths=tuple(plan["paths"]),
@@ -132,7 +134,9 @@ def read_plan(cache: Path) -> Plan | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise CacheError(f"{path}: damaged; delete the folder {path.parent}") from error
+        raise CacheError(
+            f"{path}: damaged, or of a newer attnact; delete the folder {path.parent}"
+        ) from error
 
 
 def keep_plan(cache: Path, plan: Plan) -> Plan:
@@ -161,6 +165,8 @@ def check_same(cache: Path, plan: Plan, settings: Settings, paths: Sequence[str]
     """
     way_out = f"delete {cache} and {plan_path(cache).parent}, or choose another --out"
     begun, asked = asdict(plan.settings), asdict(settings)
+    if begun["weights_digest"] == asked["weights_digest"]:
+        asked["weights"] = begun["weights"]  # the same in a file of another name
     for name in begun:
         if begun[name] != asked[name]:
             raise CacheError(

@@ -13,7 +13,7 @@ from attnact.extract.choosing import random_weights_path
 from attnact.extract.decoder import Failed
 from attnact.extract.decoding import Event, decode, probe_all
 from attnact.extract.gpu import resizes_on
-from attnact.extract.video import VideoInfo
+from attnact.extract.video import VideoInfo, check_decoder
 from attnact.extract.weights import PUBLISHED
 from attnact.vocabulary import Decoder, Resize
 
@@ -70,7 +70,11 @@ def read_videos(
 
     The events of a file are to be read before the next file is asked for; the last of them is
     `Ended` or `Failed`. The frames are for a network on the device.
+
+    Raises:
+        UnsupportedError: the decoder is not installed.
     """
+    check_decoder(decoder)
     decoded = decode(paths, decoder, how, time_limit, resizes_on(device))
     events = groupby(decoded, key=lambda event: event[0])
     for header, (_, own) in zip(probe_all(paths, time_limit), events, strict=True):
@@ -84,8 +88,8 @@ def _recorded_file(provenance: Mapping[str, str], cache: Path) -> Path | None:
         file = Path(recorded)
     elif provenance["weights_are_random"] == "true":
         file = random_weights_path(cache)
-    elif label == PUBLISHED[provenance["backbone"]].label:
-        return None
+    elif "weights_file" in provenance or label == PUBLISHED[provenance["backbone"]].label:
+        return None  # older caches do not record where they were
     else:
         raise WeightsError(f"{cache}: does not record where its weights ({label}) lay; {WAY_OUT}")
     if not file.is_file():

@@ -26,13 +26,13 @@ FRAMES_AT_ONCE = 8
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # Waits, and gives (B, 1024, 7, 7), contiguous, float32 or float16: cubes as they lie in a cache
-Cubes = Callable[[], Tensor]
+Wait = Callable[[], Tensor]
 
 
 class Runner(Protocol):
     """A network that is ready to run."""
 
-    def start(self, frames: Tensor) -> Cubes:
+    def start(self, frames: Tensor) -> Wait:
         """Begin with frames, uint8 (B, 224, 224, 3), on any device."""
 
 
@@ -92,7 +92,7 @@ class Torch:
         self._network, self._device = network, device
         self._thread = ThreadPoolExecutor(1, "network")
 
-    def start(self, frames: Tensor) -> Cubes:
+    def start(self, frames: Tensor) -> Wait:
         """Begin with frames; see `Runner`."""
         return self._thread.submit(self._run, frames.to(self._device)).result
 
@@ -111,7 +111,7 @@ class TorchOnGPU:
         if replays(device):
             self._network = Replayed(network, device)
 
-    def start(self, frames: Tensor) -> Cubes:
+    def start(self, frames: Tensor) -> Wait:
         """Begin with frames; see `Runner`."""
         # A turn for each thread: what is replayed makes all cubes at one place.
         with self._turn, torch.inference_mode(), torch.cuda.device(self._device), _deterministic():

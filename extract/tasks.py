@@ -11,14 +11,14 @@ from pathlib import Path
 
 from attnact.cluster import Cluster, device_of_task
 from attnact.errors import BusyError
-from attnact.extract.backbone import RANDOM, Backbone
-from attnact.extract.batches import Job
+from attnact.extract.backbone import RANDOM
 from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset
 from attnact.extract.making import Report, make_shards, take_up
 from attnact.extract.pipeline import begin, describe, extract, prepare
 from attnact.extract.plan import Plan
-from attnact.features import FeatureCache, shard_path
+from attnact.features import FeatureCache
+from attnact.shards import shard_path
 
 
 class RemoteExtraction:
@@ -69,6 +69,9 @@ class RemoteExtraction:
         return made
 
 
+_taken_up = remembered(take_up)  # a worker makes one shard after another
+
+
 def _begin(dataset: Dataset, cache: Path, config: ExtractConfig, dry_run: bool) -> tuple[Plan, str]:
     extraction = prepare(dataset, cache, _here(config))
     plan = extraction.job.plan if dry_run else begin(extraction)
@@ -95,11 +98,6 @@ def _end(dataset: Dataset, cache: Path, config: ExtractConfig) -> FeatureCache:
     if made is None:
         raise BusyError(f"{cache}: another process makes the rest")
     return made
-
-
-@remembered  # a worker makes one shard after another
-def _taken_up(cache: Path, root: Path, config: ExtractConfig) -> tuple[Backbone, Job]:
-    return take_up(cache, root, config)
 
 
 def _here(config: ExtractConfig) -> ExtractConfig:

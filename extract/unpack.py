@@ -1,7 +1,7 @@
 """Unpack an archive of a data set: zip and tar by Python itself, rar by a tool that is installed.
 
-Everything is unpacked into a folder of its own first and moved in place at the end, so that a data
-set is never half there, and nothing that an archive holds can lie or point outside.
+Everything is unpacked into a folder of its own first and moved in place at the end, so that nothing
+that an archive holds can lie or point outside.
 """
 
 import os
@@ -50,8 +50,7 @@ def rar_tool() -> str:
             return path
     raise DownloadError(
         f"no tool here unpacks .rar files; install one of {', '.join(RAR_TOOLS)} (for example "
-        "'apt install unar', 'brew install unar', or 7-Zip with its folder on PATH), run the "
-        "command again"
+        "'apt install unar' or 'brew install unar'), run the command again"
     )
 
 
@@ -64,7 +63,7 @@ def _extract_rar(archive: Path, folder: Path) -> None:
         "bsdtar": ["-x", "-f", source, "-C", goal],
         "7z": ["x", "-y", f"-o{goal}", source],
         "7zz": ["x", "-y", f"-o{goal}", source],
-    }[Path(tool).stem.lower()]
+    }[Path(tool).name]
     done = subprocess.run(
         [tool, *arguments],
         stdin=subprocess.DEVNULL,  # no tool may stop to ask for a password

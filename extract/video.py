@@ -8,6 +8,7 @@ faster one a core, so it is the default. decord is offered where it is right; se
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
-from attnact.errors import VideoError
+from attnact.errors import UnsupportedError, VideoError
 from attnact.vocabulary import Decoder
 
 Frame = npt.NDArray[np.uint8]  # (height, width, 3), RGB
@@ -60,13 +61,17 @@ def probe(path: Path) -> VideoInfo:
         return VideoInfo(stream.width, stream.height, known, declared or stream.frames)
 
 
-def read_frames(path: Path, decoder: Decoder = "pyav") -> Iterator[Frame]:
+def read_frames(
+    path: Path, decoder: Decoder = "pyav", header: VideoInfo | None = None
+) -> Iterator[Frame]:
     """Every frame of the file, in presentation order, turned upright as players show it.
+
+    header: what `probe` said, where it was asked.
 
     Raises:
         VideoError: nothing decodes, or less than nine tenths of what the header promises.
     """
-    declared = probe(path).declared_frames
+    declared = (header or probe(path)).declared_frames
     count = 0
     for frame in _read_decord(path) if decoder == "decord" else _read_pyav(path):
         yield frame
@@ -75,6 +80,12 @@ def read_frames(path: Path, decoder: Decoder = "pyav") -> Iterator[Frame]:
         raise VideoError(f"{path.name}: no frame decodes")
     if _too_few(count, declared) and _too_few(count, due := _frames_due(path, declared)):
         raise VideoError(f"{path.name}: truncated, {count} of {due} frames decode")
+
+
+def check_decoder(decoder: Decoder) -> None:
+    """Raises UnsupportedError where the decoder is not installed."""
+    if decoder == "decord" and find_spec("decord") is None:
+        raise UnsupportedError("decord is missing; pip install decord, where there is one")
 
 
 def decord_reads(path: Path) -> bool:

@@ -141,7 +141,7 @@ def fit(
     shapes = {n: t.shape for n, t in network.state_dict().items() if not n.endswith(count)}
     found = {n: t for n, t in tensors.items() if not (n.endswith(count) or n.startswith(spare))}
     advice = "give weights of the chosen --backbone (Caffe's are for bvlc_googlenet)"
-    for name in [*shapes, *found]:
+    for name in dict.fromkeys([*shapes, *found]):
         if name not in found:
             raise WeightsError(f"{path} lacks {name}: {advice}")
         if name not in shapes:

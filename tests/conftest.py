@@ -14,9 +14,13 @@ from hypothesis import settings
 from made_released import TEST, TRAIN
 from made_report import make_report
 
+from attnact.compact import Cubes
 from attnact.feature_index import Listing, write_index
 from attnact.feature_writer import ShardWriter
-from attnact.features import CUBE, Cubes, FeatureCache, VideoRow, shard_path
+from attnact.features import CUBE, FeatureCache
+from attnact.progress import be_quiet
+from attnact.shards import shard_path
+from attnact.tables import VideoRow
 from attnact.vocabulary import Compression, Split
 
 # What is started in the background, as CI may be, ignores Ctrl-C, and so would what tests start.
@@ -172,6 +176,12 @@ def released(tmp_path: Path) -> Path:
     TRAIN.write(tmp_path / "released", "train")
     TEST.write(tmp_path / "released", "test")
     return tmp_path / "released"
+
+
+@pytest.fixture(autouse=True)
+def aloud() -> None:
+    """A test that said `-q` leaves the next one as it was."""
+    be_quiet(False)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,8 +5,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from attnact.compact import Cubes
 from attnact.feature_writer import ShardWriter
-from attnact.features import CUBE, Cubes, VideoRow
+from attnact.features import CUBE
+from attnact.tables import VideoRow
 from attnact.vocabulary import Compression
 
 

@@ -17,22 +17,22 @@ from attnact.errors import CacheError, DecoderError
 from attnact.extract import batches as module
 from attnact.extract.batches import Batch, Job, Readers, batches
 from attnact.extract.decoder import Ended, Failed
-from attnact.extract.decoding import Event, Frames
+from attnact.extract.decoding import Event
 from attnact.extract.plan import Plan, Settings, plan_path
 from attnact.extract.resize import resize
 from attnact.extract.video import VideoInfo, read_frames
 from attnact.feature_writer import ShardWriter
-from attnact.features import shard_path
 from attnact.replayed import Replayed
+from attnact.shards import shard_path
 
 INFO = VideoInfo(320, 240, 25.0, 0)
 
 
-def frames_of(video: int, first: int, count: int) -> Frames:
+def frames_of(video: int, first: int, count: int) -> torch.Tensor:
     """Frames that tell which they are in their first pixel."""
     frames = np.zeros((count, 224, 224, 3), np.uint8)
     frames[:, 0, 0, 0], frames[:, 0, 0, 1] = video, np.arange(first, first + count)
-    return Frames(torch.from_numpy(frames))
+    return torch.from_numpy(frames)
 
 
 SOME = [frames_of(7, first, 3) for first in (0, 3, 6)]
@@ -78,7 +78,7 @@ def test_batches(videos: list[tuple[list[int], bool]], size: int) -> None:
             seen[video] += pixels[:, 1].tolist()
             start += event
     assert list(seen.values()) == [list(range(sum(blocks))) for blocks, _ in videos]
-    expected = [(p + 100, e) for p, e in events_of(videos) if not isinstance(e, Frames)]
+    expected = [(p + 100, e) for p, e in events_of(videos) if not isinstance(e, torch.Tensor)]
     assert ends == expected
 
 
@@ -185,7 +185,7 @@ def test_a_batch_leaves_no_hole_in_memory(monkeypatch: pytest.MonkeyPatch) -> No
 def test_batches_of_another_device_are_made_there() -> None:
     """And nothing is asked of it but room, and copies of what is there."""
     there = torch.device("meta")
-    events: list[tuple[int, Event]] = [(0, Frames(it.frames.to(there))) for it in SOME]
+    events: list[tuple[int, Event]] = [(0, it.to(there)) for it in SOME]
     made = list(batches([7], events, 4, there))
     assert [batch.frames.device for batch in made] == [there] * 3
     assert [batch.events for batch in made] == [[(7, 3), (7, 1)], [(7, 2), (7, 2)], [(7, 1)]]

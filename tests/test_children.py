@@ -14,10 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
 import sys
 from pathlib import Path
-from attnact.extract.decoding import Frames, decode
+import torch
+from attnact.extract.decoding import decode
 
 events = [event for _, event in decode([Path(sys.argv[1])], "pyav", "squash", 60)]
-print(sum(len(event.frames) for event in events if isinstance(event, Frames)))
+print(sum(len(event) for event in events if isinstance(event, torch.Tensor)))
 """
 
 

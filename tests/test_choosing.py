@@ -1,20 +1,27 @@
 """What `auto` stands for, and random weights: chosen once, and kept."""
 
+import os
+import shutil
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
+import torch
 from made_extraction import StandIn, begin, ignore, interrupt, make_dataset, stop_after, surround
 from torch import Tensor
 
 from attnact.errors import CacheError, DatasetError
 from attnact.extract import choosing
 from attnact.extract.backbone import load_backbone
+from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset
 from attnact.extract.making import take_up
 from attnact.extract.pipeline import describe, extract
-from attnact.extract.plan import plan_path
-from attnact.features import shard_path
+from attnact.extract.plan import keep_plan, plan_path
+from attnact.extract.resize import resize
+from attnact.extract.video import read_frames
+from attnact.shards import shard_path
 
 
 @pytest.fixture(autouse=True)
@@ -117,3 +124,42 @@ def test_calibration_needs_a_video_that_decodes(root, tmp_path):
     with pytest.raises(DatasetError, match="none of the first videos decodes"):
         begin(make_dataset(root, ["dive/text.avi"]), tmp_path / "small.h5", weights="random")
     assert not plan_path(tmp_path / "small.h5").exists()
+
+
+def test_what_openvino_began_goes_on_where_there_is_a_gpu(dataset, tmp_path, monkeypatch):
+    record_loads(monkeypatch)
+    extraction = begin(dataset, tmp_path / "small.h5")
+    keep_plan(tmp_path / "small.h5", extraction.job.plan)
+    devices = []
+    load = choosing.load_backbone
+    monkeypatch.setattr(
+        choosing, "load_backbone", lambda *how: devices.append(str(how[2])) or load(*how)
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    begin(dataset, tmp_path / "small.h5")
+    take_up(tmp_path / "small.h5", dataset.root, extraction.config)
+    begin(dataset, tmp_path / "new.h5")
+    assert devices[:2] == ["cpu", "cpu"]
+    assert set(devices[2:]) == {"cuda"}
+
+
+def test_a_file_that_hangs_holds_up_no_choice(root, tmp_path):
+    """The frames that are looked at are decoded under the same protection as all others."""
+    (tmp_path / "dive").mkdir()
+    shutil.copy(root / "dive/a.avi", tmp_path / "dive")
+    os.mkfifo(tmp_path / "dive/hangs.avi")
+    dataset = make_dataset(tmp_path, ["dive/hangs.avi", "dive/a.avi"])
+    frames = choosing._some_frames(dataset, ExtractConfig(time_limit=2.0), 8)
+    expected = resize(np.stack(list(read_frames(root / "dive/a.avi"))), "squash")
+    np.testing.assert_array_equal(frames.numpy(), expected[::8])
+
+
+def test_two_frames_of_each_video_are_looked_at(make_clip, tmp_path):
+    """The first and the ninth, also of frames that come one by one, for they are large."""
+    for name, size in (("a.avi", (176, 144)), ("b.avi", (1920, 1088))):
+        make_clip(tmp_path / name, frames=20, size=size)
+    dataset = make_dataset(tmp_path, ["a.avi", "b.avi"])
+    frames = choosing._some_frames(dataset, ExtractConfig(), 8)
+    each = [list(read_frames(tmp_path / name)) for name in ("a.avi", "b.avi")]
+    expected = [resize(own[i][None], "squash")[0] for own in each for i in (0, 8)]
+    np.testing.assert_array_equal(frames.numpy(), np.stack(expected))

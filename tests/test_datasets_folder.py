@@ -14,6 +14,7 @@ from made_files import lay
 from attnact.errors import DatasetError
 from attnact.extract.datasets import folder
 from attnact.extract.datasets.base import Dataset, Video, straddling_groups
+from attnact.extract.datasets.disk import videos_meant
 from attnact.vocabulary import Split
 
 CLIPS = [f"{name}/{number}.mp4" for name in ("jump", "walk") for number in range(6)]
@@ -49,6 +50,26 @@ def test_tree(tmp_path: Path) -> None:
     assert [v.path for v in dataset.videos] == [*CLIPS, "walk/more/deep/a b #1.AVI"]
     assert dataset.videos[-1] == Video("walk/more/deep/a b #1.AVI", (1,), dataset.videos[-1].path)
     assert list(dataset.folds) == ["1", "2", "3", "4", "5"]
+
+
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    """But none into what is walked anyway: a video would stand there twice, or for ever."""
+    videos, day = tmp_path / "videos", tmp_path / "elsewhere/day2"
+    lay(tmp_path, ["videos/dive/z/a.avi", "videos/run/b.avi", "elsewhere/day2/c.avi"])
+    (videos / "run/day2").symlink_to(day)
+    for link, target in (
+        (videos / "dive/best", videos / "dive/z"),
+        (videos / "run/also", videos / "dive"),
+        (videos / "run/again", day),
+        (videos / "run/up", tmp_path),
+        (day / "circle", day),
+    ):
+        link.symlink_to(target)
+    found = folder.scan(videos)
+    assert found.paths == ["dive/z/a.avi", "run/b.avi", "run/again/c.avi"]
+    assert found.labels == ["dive", "run", "run"]
+    meant = videos_meant(videos)
+    assert [file.relative_to(videos).as_posix() for file in meant] == sorted(found.paths)
 
 
 def test_hidden_files_are_passed_over_and_others_named(tmp_path: Path) -> None:

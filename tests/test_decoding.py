@@ -22,7 +22,7 @@ from attnact.errors import DecoderError, VideoError
 from attnact.extract import decoder, decoding
 from attnact.extract.children import Child, start_child
 from attnact.extract.decoder import BLOCK, Ended, Failed
-from attnact.extract.decoding import Event, Frames, decode, probe_all
+from attnact.extract.decoding import Event, decode, probe_all
 from attnact.extract.resize import resize, resize_tensor
 from attnact.extract.shared import Places
 from attnact.extract.video import probe, read_frames
@@ -70,9 +70,9 @@ def gather(events: Iterator[tuple[int, Event]]) -> list[tuple[list[np.ndarray], 
     frames: list[np.ndarray] = []
     for position, event in events:
         assert position == len(files)
-        if isinstance(event, Frames):
-            assert 0 < len(event.frames) <= BLOCK
-            frames += list(event.frames.cpu().numpy())
+        if isinstance(event, torch.Tensor):
+            assert 0 < len(event) <= BLOCK
+            frames += list(event.cpu().numpy())
         else:
             files.append((frames, event))
             frames = []
@@ -107,10 +107,10 @@ def test_frames_for_another_device_are_resized_there(clips, monkeypatch):
     path = clips / "more.avi"
     *blocks, (_, ended) = decode([path], "pyav", "squash", PATIENCE, torch.device("meta"))
     info = probe(path)
-    sizes = [len(event.frames) for _, event in blocks]
+    sizes = [len(event) for _, event in blocks]
     assert arrived == [("meta", (size, info.height, info.width, 3)) for size in sizes]
     assert sum(sizes) == FRAMES["more.avi"]
-    assert {event.frames.shape[1:] for _, event in blocks} == {(224, 224, 3)}
+    assert {event.shape[1:] for _, event in blocks} == {(224, 224, 3)}
     assert ended == Ended(info, "pyav")
 
 

@@ -11,7 +11,7 @@ from made_shards import add, claim, cubes_of, features_in, names, write
 from attnact.errors import CacheError
 from attnact.feature_index import Listing, write_index
 from attnact.feature_writer import ShardWriter
-from attnact.features import shard_path
+from attnact.shards import shard_path
 
 PATHS = ["dive/a.avi", "dive/b.mpg", "run/ü, c.avi", "run/d.avi"]
 

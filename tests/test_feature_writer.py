@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_shards import add, claim, cubes_of, features_in, names, write
 
-from attnact.compact import Stored, to_uint8
+from attnact.compact import Cubes, Stored, to_uint8
 from attnact.errors import CacheError
 from attnact.feature_writer import ShardWriter
-from attnact.features import CUBE, Cubes, VideoRow, read_rows
+from attnact.features import CUBE
+from attnact.tables import VideoRow, read_rows
 from attnact.vocabulary import Compression
 
 COMPRESSIONS: tuple[Compression, ...] = ("zstd", "lz4", "gzip", "none")

@@ -30,7 +30,7 @@ from pathlib import Path
 from attnact.compact import to_uint8
 from attnact.errors import CacheError
 from attnact.feature_writer import ShardWriter
-from attnact.features import VideoRow
+from attnact.tables import VideoRow
 from attnact.files import full_disk_told
 limit = int(sys.argv[4])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -69,7 +69,7 @@ INTERRUPTED = """
 import signal, sys, numpy as np
 from pathlib import Path
 from attnact import feature_writer
-from attnact.features import VideoRow
+from attnact.tables import VideoRow
 from attnact.sink import Sink
 
 class Interrupting(Sink):
@@ -129,7 +129,7 @@ OWNER = """
 import sys, time, numpy as np
 from pathlib import Path
 from attnact.feature_writer import ShardWriter
-from attnact.features import VideoRow
+from attnact.tables import VideoRow
 writer = ShardWriter.claim(Path(sys.argv[1]), "zstd")
 writer.append(np.ones((9, 7, 7, 1024), np.float16))
 writer.end_video(VideoRow(0))

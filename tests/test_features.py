@@ -1,5 +1,6 @@
 """The cache read back: right frames over shard borders, and no damage that goes unnoticed."""
 
+import os
 import shutil
 import zlib
 from itertools import pairwise
@@ -11,20 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnact.compact import to_float, to_uint8
+from attnact import features, shards
+from attnact.compact import Cubes, to_float, to_uint8
 from attnact.errors import CacheError
 from attnact.feature_index import Listing, write_index
 from attnact.feature_writer import ShardWriter
-from attnact.features import (
-    CUBE,
-    SCHEMA,
-    Cubes,
-    FeatureCache,
-    VideoRow,
-    index_digest,
-    open_hdf5,
-    shard_path,
-)
+from attnact.features import CUBE, SCHEMA, FeatureCache
+from attnact.shards import open_hdf5, shard_path
+from attnact.tables import VideoRow, index_digest
 from attnact.vocabulary import Compression
 
 SHARDS = [[3, 2], [], [300], [1, 4]]  # frames of the videos of each shard
@@ -188,6 +183,19 @@ def test_reads_again_after_close(written):
     cache.close()
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="nothing here lists open files")
+def test_few_shards_are_open_at_once(written, monkeypatch):
+    """A system lets a process open a thousand files, and a large cache has more shards."""
+    monkeypatch.setattr(features, "OPEN", 1)
+    cache = FeatureCache(written)
+    frames = np.array([309, 0, 200, 1])
+    np.testing.assert_array_equal(cache.read_stored(frames).cubes[:, 1, 2, 3], frames + 1)
+    assert list(cache.verify()) == [None] * 5
+    opened = {os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()}
+    assert len([file for file in opened if f"{written.with_suffix('.shards')}/" in file]) == 1
+    cache.close()
+
+
 def test_a_sound_cache_verifies(written):
     assert list(FeatureCache(written).verify()) == [None] * 5
 
@@ -336,6 +344,15 @@ def test_files_that_are_no_caches(tmp_path, written):
             FeatureCache(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_a_shard_that_may_not_be_read_is_no_broken_one(damaged, monkeypatch):
+    def refuse(*of: object) -> None:
+        raise PermissionError(13, "Unable to open file (errno = 13, o_flags = 0)")
+
+    monkeypatch.setattr(shards.h5py, "File", refuse)
+    with pytest.raises(CacheError, match=r"small\.h5: cannot be read \(Permission denied\)$"):
+        open_hdf5(damaged)
 
 
 def test_a_refused_file_is_closed_again(damaged):

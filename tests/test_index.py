@@ -27,8 +27,9 @@ from attnact.extract.datasets.base import Dataset
 from attnact.extract.pipeline import describe, extract, frames_left
 from attnact.extract.plan import read_plan
 from attnact.feature_index import write_index
-from attnact.features import SCHEMA, FeatureCache, shard_path
+from attnact.features import SCHEMA, FeatureCache
 from attnact.sealed import is_broken, unsealed
+from attnact.shards import shard_path
 
 LATER = ("dtype", "runtime", "precision")
 
@@ -92,6 +93,37 @@ def test_a_finished_cache_is_not_listed_otherwise(dataset, tmp_path, what):
     extract(begin(other, cache), ignore)
     assert len(contents(cache.parent)) == len(before)
     begin(other, cache)
+
+
+def test_nor_is_one_of_which_a_shard_is_to_be_made_again(dataset, tmp_path):
+    """As `cache verify` has one delete a shard that changed."""
+    cache = tmp_path / "small.h5"
+    first = extract(begin(dataset, cache), ignore)
+    shard_path(cache, 1).unlink()
+    with pytest.raises(CacheError, match=r"small\.h5: made with other folds"):
+        begin(change(dataset, "folds"), cache)
+    assert extract(begin(dataset, cache), ignore).digest == first.digest
+
+
+def test_shards_that_are_all_made_again(dataset, tmp_path, monkeypatch):
+    """Their folder was deleted, and it is another day: to the runs on it the cache is the same."""
+    cache = tmp_path / "small.h5"
+    first = extract(begin(dataset, cache), ignore)
+    shutil.rmtree(cache.with_suffix(".shards"))
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1609459200")
+    with pytest.raises(CacheError, match=r"small\.h5: made with other folds"):
+        begin(change(dataset, "folds"), cache)
+    assert extract(begin(dataset, cache), ignore).digest == first.digest
+
+
+def test_who_comes_last_does_not_list_otherwise(dataset, tmp_path):
+    """Two processes begin at the same time, with other folds."""
+    cache = tmp_path / "small.h5"
+    ours, theirs = begin(dataset, cache), begin(change(dataset, "folds"), cache)
+    first = extract(ours, ignore)
+    with pytest.raises(CacheError, match=r"small\.h5: made with other folds"):
+        extract(theirs, ignore)
+    assert FeatureCache(cache).digest == first.digest
 
 
 def test_a_finished_cache_from_before_there_were_choices_is_left_alone(dataset, tmp_path):

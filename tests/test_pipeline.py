@@ -30,15 +30,16 @@ from made_extraction import (
 from made_files import contents
 from torch import Tensor
 
-from attnact.errors import CacheError
-from attnact.extract import choosing, making, pipeline
+from attnact.compact import Cubes
+from attnact.errors import CacheError, UnsupportedError
+from attnact.extract import choosing, making, pipeline, video
 from attnact.extract import plan as plan_module
+from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset
 from attnact.extract.making import take_up
 from attnact.extract.pipeline import describe, extract, frames_left
 from attnact.extract.plan import read_plan
 from attnact.feature_writer import ShardWriter
-from attnact.features import Cubes
 
 BAD = ("dive/cut.avi", "run/cut.mp4", "run/empty.avi", "dive/text.avi", "run/sound.mp4")
 
@@ -232,6 +233,7 @@ def test_the_plan_in_words(dataset, tmp_path):
     assert left == pytest.approx(99, abs=2)  # MPEG has no count in its header
     text = describe(extraction)
     assert f"folder: 5 videos, 2 classes, about {left} frames" in text
+    assert "videos a class: dive 2, run 3" in text
     assert f"to make: {SHARDS} of {SHARDS} shards, about {left} frames" in text
     assert list(tmp_path.iterdir()) == []
 
@@ -319,3 +321,29 @@ def test_a_disk_that_fills_up_is_told_in_one_line(dataset, tmp_path, monkeypatch
         extract(begin(dataset, cache), ignore)
     assert "\n" not in str(caught.value)
     assert list(contents(cache.parent)) == ["small.shards/plan.json"]
+
+
+def test_nobodys_file_is_written_over(dataset, tmp_path):
+    mine = tmp_path / "clips.csv"
+    mine.write_text("path,label\n")
+    with pytest.raises(CacheError, match=r"clips\.csv: is in the way; choose another --out"):
+        begin(dataset, mine)
+    assert list(contents(tmp_path)) == ["clips.csv"]
+
+
+def test_what_cannot_be_is_refused_before_anything_is_done(dataset, tmp_path, monkeypatch):
+    with pytest.raises(CacheError, match=r"a folder; --out is a file, as .*NAME\.h5"):
+        begin(dataset, tmp_path)
+    monkeypatch.setattr(video, "find_spec", lambda name: None)
+    with pytest.raises(UnsupportedError, match="decord is missing"):
+        begin(dataset, tmp_path / "small.h5", decoder="decord")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [({"decoders": 0}, "decoders must be"), ({"time_limit": 0.0}, "time_limit must be")],
+)
+def test_numbers_that_make_no_sense(choices, told):
+    with pytest.raises(ValueError, match=told):
+        ExtractConfig(**choices)

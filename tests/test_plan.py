@@ -20,7 +20,7 @@ from attnact.extract.plan import (
     plan_path,
     read_plan,
 )
-from attnact.features import shard_path
+from attnact.shards import shard_path
 
 SETTINGS = Settings("googlenet", "IMAGENET1K_V1", "1378be20", "squash", "pyav", "zstd")
 PLAN = Plan(
@@ -33,7 +33,6 @@ PLAN = Plan(
 )
 OTHERS = {
     "backbone": "bvlc_googlenet",
-    "weights": "mine.pth",
     "weights_digest": "abcdef",
     "resize": "crop",
     "decoder": "decord",
@@ -112,6 +111,17 @@ def test_other_settings_are_refused(tmp_path: Path, name: str, value: str) -> No
     assert read_plan(cache) == PLAN
 
 
+def test_weights_are_told_by_their_digest(tmp_path: Path) -> None:
+    cache = tmp_path / "small.h5"
+    keep_plan(cache, PLAN)
+    renamed = replace(SETTINGS, weights="a copy of them.pth")
+    assert keep_plan(cache, replace(PLAN, settings=renamed)) == PLAN
+    other = replace(renamed, weights_digest="abcdef")
+    told = "begun with weights IMAGENET1K_V1, now asked for a copy of them.pth"
+    with pytest.raises(CacheError, match=told):
+        keep_plan(cache, replace(PLAN, settings=other))
+
+
 @pytest.mark.parametrize(
     ("paths", "why"),
     [
@@ -153,7 +163,10 @@ def test_a_damaged_plan(tmp_path: Path, text: str) -> None:
     cache = tmp_path / "small.h5"
     plan_path(cache).parent.mkdir()
     plan_path(cache).write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(CacheError, match=r"plan.json: damaged; delete the folder .*small\.shards"):
+    with pytest.raises(
+        CacheError,
+        match=r"plan\.json: damaged, .*; delete the folder .*small\.shards",
+    ):
         read_plan(cache)
 
 
@@ -163,7 +176,7 @@ def test_a_plan_that_changed_is_refused(tmp_path: Path, old: str, new: str) -> N
     keep_plan(cache, PLAN)
     path = plan_path(cache)
     path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
-    with pytest.raises(CacheError, match=r"plan\.json: damaged; delete the folder"):
+    with pytest.raises(CacheError, match=r"plan\.json: damaged, .*; delete the folder"):
         read_plan(cache)
 
 

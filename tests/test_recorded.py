@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from attnact.errors import UnsupportedError, WeightsError
-from attnact.extract import recorded
+from attnact.extract import recorded, video
 from attnact.extract.choosing import random_weights_path
 from attnact.extract.decoder import BLOCK, Ended, Failed
-from attnact.extract.decoding import Frames
 from attnact.extract.recorded import read_videos, recorded_backbone
 
 PROVENANCE = {
@@ -113,12 +112,24 @@ def test_videos_one_after_the_other(make_clip, tmp_path: Path) -> None:
     found = read_videos(paths, "pyav", "squash", 60, torch.device("cpu"))
     header, events = next(found)
     assert (header.frame_rate, header.declared_frames) == (25, 2 * BLOCK)
-    assert isinstance(next(events), Frames)
+    assert isinstance(next(events), torch.Tensor)
     header, events = next(found)
     assert isinstance(header, Failed)
     assert [type(event) for event in events] == [Failed]
     header, events = next(found)
     *frames, last = events
-    assert [len(event.frames) for event in frames] == [BLOCK, 4]
+    assert [len(event) for event in frames] == [BLOCK, 4]
     assert isinstance(last, Ended)
     assert next(found, None) is None
+
+
+def test_a_decoder_that_is_not_installed(monkeypatch, tmp_path):
+    monkeypatch.setattr(video, "find_spec", lambda name: None)
+    with pytest.raises(UnsupportedError, match="decord is missing"):
+        next(read_videos([tmp_path / "a.avi"], "decord", "squash", 60, torch.device("cpu")))
+
+
+def test_published_weights_that_a_file_was_begun_with(loaded, tmp_path):
+    """The cache was begun with a copy of them, and finished with what is published."""
+    recorded_backbone({**PROVENANCE, "weights_file": ""}, tmp_path / "small.h5", None, "cpu")
+    assert loaded[-1][1] is None

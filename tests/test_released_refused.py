@@ -19,9 +19,10 @@ from attnact import cli
 from attnact.errors import CacheError
 from attnact.extract.plan import read_plan
 from attnact.feature_writer import ShardWriter
-from attnact.features import FeatureCache, shard_path
+from attnact.features import FeatureCache
 from attnact.released import importing
 from attnact.released.exporting import export_released
+from attnact.shards import shard_path
 
 WRONG_LISTS = [
     (
@@ -188,7 +189,7 @@ def test_what_was_begun_otherwise_is_not_mixed(released):
     replace(TEST, seed=5).write(released, "test")
     with pytest.raises(CacheError, match=r"x\.h5: begun with other features or another --order"):
         take(released)
-    with pytest.raises(CacheError, match=r"plan\.json: damaged; delete the folder"):
+    with pytest.raises(CacheError, match=r"x\.h5: made of the released code's files"):
         read_plan(released.parent / "x.h5")  # so that `attnact features` keeps its hands off
 
 

@@ -15,8 +15,9 @@ import pytest
 
 from attnact.errors import CacheError
 from attnact.feature_writer import ShardWriter
-from attnact.features import FeatureCache, shard_path
+from attnact.features import FeatureCache
 from attnact.files import lock_beside, write_text
+from attnact.shards import shard_path
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [

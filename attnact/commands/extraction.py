@@ -102,13 +102,15 @@ def features(
 
     if devices and (options["device"] or engine != "local"):
         raise ValueError("--devices is in place of --device, and for one machine")
+    config = ExtractConfig(**given(options))
     root = videos or Path("data", dataset)
-    name = root.resolve().stem if dataset == "folder" else dataset
+    place = root.resolve()
+    own = place.stem if place.is_file() else place.name
+    name = own if dataset == "folder" else dataset
     cache = out or Path("features", f"{name}.h5")
     found = load_dataset(dataset, root, folds, seed)
     for warning in found.warnings:
         click.echo(f"attnact: warning: {warning}", err=True)
-    config = ExtractConfig(**given(options))
     with open_engine(engine, address, task_cpus, task_gpus, config.device) as cluster:
         if cluster is None:
             text, frames, extract = _here(found, cache, config, devices)
@@ -125,7 +127,7 @@ def features(
         click.echo("the rest is being made by other processes; the last one finishes the cache")
         return
     click.echo(f"{cache}: {len(made.paths)} videos, {made.frames:,} frames")
-    if made.provenance["weights_are_random"] == "true":
+    if made.random_weights:
         click.echo(f"attnact: warning: {cache} holds features of random weights", err=True)
     if unknown := [
         path for path, row in zip(made.paths, made.rows, strict=True) if not row.frame_rate
@@ -143,13 +145,16 @@ def features(
 
 def _when_mended(cache: Path, failed: set[str]) -> str:
     from attnact.extract.plan import read_plan
-    from attnact.features import shard_path
+    from attnact.shards import shard_path
 
     plan = read_plan(cache)
     assert plan is not None
     paths = [shard_path(cache, shard) for shard in plan.shards_of(failed)]
     names = ", ".join(path.name for path in paths)
-    return f"when they are mended, delete {names} in {paths[0].parent} and type it again"
+    return (
+        f"the cache is whole without them; when they are mended, delete {names} in "
+        f"{paths[0].parent} and type it again, which makes it another cache to the runs on it"
+    )
 
 
 def _here(found: Any, cache: Path, config: ExtractConfig, devices: str | None) -> Any:

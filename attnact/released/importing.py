@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from attnact.compact import Cubes
 from attnact.errors import CacheError
 from attnact.feature_index import Listing, write_index
 from attnact.feature_writer import ShardWriter
-from attnact.features import DAMAGE, Cubes, FeatureCache, VideoRow, shard_path
+from attnact.features import FeatureCache
 from attnact.files import check_disk, full_disk_told, write_text
 from attnact.progress import Advance, progress
 from attnact.provenance import command, now, versions
@@ -30,6 +31,8 @@ from attnact.released.files import (
     read_part,
     to_cubes,
 )
+from attnact.shards import DAMAGE, shard_path
+from attnact.tables import VideoRow
 from attnact.vocabulary import Compression, Order, Split
 
 # Train and test first, so that a valid video that is one of theirs is stored in its place there.

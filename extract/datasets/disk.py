@@ -1,5 +1,6 @@
 """What lies on disk: the folders and videos of a data set, and what to say when they do not."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,30 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 
+def files_below(folder: Path, walked: list[Path]) -> list[Path]:
+    """Return all files below a folder, in a fixed order, without hidden ones.
+
+    Links to folders are followed, but for those to what is walked anyway. walked: resolved paths,
+    to which those of the links are added.
+    """
+    found: list[Path] = []
+    for place, inside, names in os.walk(folder, followlinks=True):
+        seen = [Path(place, name) for name in sorted(inside) if name[0] != "."]
+        inside[:] = [it.name for it in seen if _goes_on(it, walked)]
+        found += (Path(place, name) for name in sorted(names) if name[0] != ".")
+    return found
+
+
+def _goes_on(folder: Path, walked: list[Path]) -> bool:
+    if not folder.is_symlink():
+        return True
+    there = folder.resolve()
+    if any(there.is_relative_to(it) or it.is_relative_to(there) for it in walked):
+        return False
+    walked.append(there)
+    return True
+
+
 def videos_in(folder: Path) -> list[Path]:
     """Return the video files that lie directly in a folder, by name."""
     inside = (path for path in folder.iterdir() if is_video(path) and path.is_file())
@@ -36,7 +61,8 @@ def videos_meant(path: Path) -> list[Path]:
     """
     try:
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if is_video(file) and file.is_file())
+            below = files_below(path, [path.resolve()])
+            found = sorted(file for file in below if is_video(file) and file.is_file())
         elif path.suffix.lower() == ".txt":
             lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
             found = [path.parent / line for line in lines if line]

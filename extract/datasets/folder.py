@@ -1,6 +1,5 @@
 """Your own videos: a folder with a sub-folder for each class, or a list of them in a CSV file."""
 
-import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from attnact.errors import DatasetError
 from attnact.extract.datasets.base import Dataset, DatasetInfo, Video, straddling_groups
-from attnact.extract.datasets.disk import folders, is_video, path_below, some
+from attnact.extract.datasets.disk import files_below, folders, is_video, path_below, some
 from attnact.extract.datasets.listing import Listing, read_csv
 from attnact.vocabulary import Split
 
@@ -63,8 +62,9 @@ def scan(root: Path) -> Listing:
     labels: list[str] = []
     beside = (path for path in root.iterdir() if path.is_file() and path.name[0] != ".")
     others = [path_below(root, file) for file in beside]
+    walked = [root.resolve(), *(it.resolve() for it in folders(root) if it.is_symlink())]
     for folder in folders(root):
-        for file in files_below(folder):
+        for file in files_below(folder, walked):
             path = path_below(root, file)
             if is_video(file) and file.is_file():
                 paths.append(path)
@@ -81,15 +81,6 @@ def scan(root: Path) -> Listing:
     if empty:
         notes.append(f"{len(empty)} folders have no videos: {some(empty)}")
     return Listing(root, paths, labels, groups=paths, warnings=notes)
-
-
-def files_below(folder: Path) -> list[Path]:
-    """Return all files below a folder, in a fixed order, without hidden ones."""
-    found: list[Path] = []
-    for place, inside, names in os.walk(folder):
-        inside[:] = sorted(name for name in inside if name[0] != ".")
-        found += (Path(place, name) for name in sorted(names) if name[0] != ".")
-    return found
 
 
 def in_order(labels: Sequence[str]) -> tuple[str, ...]:

@@ -117,7 +117,4 @@ def _root(folder: Path, paths: Sequence[Path]) -> Path:
     """Return the list's own folder if all videos are in it, else their common parent."""
     if all(path.is_relative_to(folder) for path in paths):
         return folder
-    try:
-        return Path(os.path.commonpath([path.parent for path in paths]))
-    except ValueError:
-        raise DatasetError("the listed videos lie on several drives; put them on one") from None
+    return Path(os.path.commonpath([path.parent for path in paths]))
