@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from os.path import commonpath, isfile
+from os.path import commonpath
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from attnact.errors import RunError
+from attnact.errors import AttnactError, RunError, VideoError
 from attnact.extract.datasets.disk import videos_meant
 from attnact.extract.resize import seen_part
 from attnact.extract.video import Frame, read_frames
@@ -59,7 +59,12 @@ def find_videos(recogniser: Recogniser, names: Sequence[str]) -> list[Video]:
     run = recogniser.run
     if not recogniser.attends:
         raise RunError(f"{run.folder}: its model has no attention to draw")
-    cache = run.open_cache() if not names or isfile(run.cache) else None
+    cache = None
+    try:
+        cache = run.open_cache()
+    except AttnactError:  # a file can do without it
+        if not names or not all(Path(name).exists() for name in names):
+            raise
     if cache is not None and not names:
         test = fold_videos(cache, run.config.fold, Split.TEST)
         return [_cached(cache, video) for video in _one_a_class(cache, test)]
@@ -169,6 +174,12 @@ def _clips(recogniser: Recogniser, video: Video) -> Iterator[ScoredClip]:
 def _frames(recogniser: Recogniser, video: Video) -> Iterator[Frame]:
     """What the backbone saw of each frame of the video."""
     count, how = 0, resize_of(recogniser.features)
+    if video.cache is not None and not video.source.exists():
+        raise VideoError(
+            f"{video.name}: not in {video.cache.root} any more; to say where the videos are, type "
+            "the `attnact features` that made the cache with their place as --videos and "
+            f"--out {video.cache.path}, which makes nothing again"
+        )
     for frame in read_frames(video.source):
         yield seen_part(frame, how)
         count += 1

@@ -9,7 +9,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +62,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             description = parse(file.metadata()["attnact"])
-            known = {field.name for field in fields(ModelConfig)}
-            shape = {key: value for key, value in description["model"].items() if key in known}
-            model = build_model(ModelConfig(**shape)).to(device)
+            model = build_model(ModelConfig(**description["model"])).to(device)
             names = file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
         told = description.pop("digest", None)  # older files have none

@@ -1,4 +1,4 @@
-"""What the models are built of: the first state, a step of an LSTM, the head, dropout."""
+"""What the models are built of: the first state, the weights of the LSTM, the head, dropout."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ class Dropout(nn.Module):
         """
         if not self.training or not self.share:
             return None
-        # A byte is enough for most shares, one half above all.
+        # A byte is enough for a half; for a tenth it would be off by one in sixty.
         kind = torch.int8 if (256 * self.share).is_integer() else torch.int16
         least: int = torch.iinfo(kind).min + round(self.share * 2 ** torch.iinfo(kind).bits)
         kept = _draw_own(shape, clips, kind, like.device) >= least

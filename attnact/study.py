@@ -4,7 +4,7 @@ It needs the videos for where they move and the runs for where the models look, 
 both stages.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,8 @@ from attnact.train.clips import Ints, scored_clips
 from attnact.train.config import TrainConfig
 from attnact.train.evaluate import write_csv
 from attnact.train.grid import Grid, Row
-from attnact.train.looks import Looks, Maps, frame_maps
-from attnact.train.store import FeatureStore
+from attnact.train.looks import Maps, VideoMaps, frame_maps
+from attnact.train.places import FeatureStore
 from attnact.train.study import (
     RATES,
     Answer,
@@ -38,9 +38,9 @@ from attnact.vocabulary import Split
 
 
 def write_study(
+    open_store: Callable[[], FeatureStore],
     folder: Path,
     cache: FeatureCache,
-    store: FeatureStore,
     found: Grid,
     config: TrainConfig,
     folds: Sequence[str],
@@ -56,6 +56,7 @@ def write_study(
     out = folder / "study"
     out.mkdir(exist_ok=True)
     motion = read_motion(cache, row_videos(rows[0], cache))
+    store = open_store()
     seen = [look(row, cache, store) for row in rows]
     answers = [
         does_attention_help(out, found, cache),
@@ -106,10 +107,10 @@ def look(row: Row, cache: FeatureCache, store: FeatureStore) -> Seen:
 
 def _looks(
     row: Row, seed: int, cache: FeatureCache, store: FeatureStore, fps: float | None
-) -> list[Looks]:
+) -> list[VideoMaps]:
     """Of one seed, into each video of `row_videos`; by the first fold that tests a video."""
     every = row_videos(row, cache)
-    found: dict[int, Looks] = {}
+    found: dict[int, VideoMaps] = {}
     for run in row.runs[seed]:
         new = (cache.folds[run.config.fold][every] == Split.TEST) & ~np.isin(every, list(found))
         model = load_checkpoint(run.model, store.device).model

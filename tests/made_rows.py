@@ -8,7 +8,7 @@ import numpy as np
 
 from attnact.features import FeatureCache
 from attnact.train.config import TrainConfig
-from attnact.train.evaluate import VideoScores, write_looks, write_predictions
+from attnact.train.evaluate import VideoScores, write_attention, write_predictions
 from attnact.train.grid import Row, over_folds
 from attnact.train.runs import create_run
 from attnact.train.table1 import table1_rows
@@ -31,7 +31,7 @@ def row(
             looks = np.stack([np.full(len(videos), 2.0), np.full(len(videos), wide)], axis=1)
             found = VideoScores(videos, scores(seed, videos), 0, looks)
             write_predictions(run.predictions, cache, found)
-            write_looks(run.looks, cache, found)
+            write_attention(run.attention, cache, found)
             runs[seed].append(run)
     values = [over_folds(of_seed, cache) for of_seed in runs.values()]
     looks = [0.5] * seeds if name.startswith("lambda") else []

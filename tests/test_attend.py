@@ -1,5 +1,6 @@
 """Pictures of a video: the frames that the model saw, under the maps that it made of them."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,14 @@ import torch
 from PIL import Image
 
 from attnact import attend, recognise
-from attnact.attend import Video, draw_attention, find_videos, missing_encoder
+from attnact.attend import Video, draw_attention, find_videos
 from attnact.checkpoint import Checkpoint, load_checkpoint
 from attnact.errors import DatasetError, RunError, VideoError
 from attnact.extract.video import read_frames
 from attnact.features import FeatureCache
 from attnact.model import ModelConfig
 from attnact.recognise import Recogniser
+from attnact.train import movie
 from attnact.train.config import TrainConfig
 from attnact.train.loop import train
 from attnact.train.runs import create_run
@@ -137,7 +139,7 @@ def test_repeats_of_a_short_video_do_not_vote(tmp_path, strips, monkeypatch, mak
 
 
 def test_a_movie_of_every_frame_that_browsers_play(run, tmp_path):
-    if missing_encoder():
+    if not movie.can_write_mp4():
         pytest.skip("this PyAV has no H.264 encoder")
     _, mp4, gif = draw(run, "jump/1.avi", tmp_path / "pictures", gif=True)
     with av.open(str(mp4)) as container:
@@ -194,7 +196,7 @@ class Pictures:
 
 def test_without_an_encoder_the_strip_is_drawn(run, tmp_path, monkeypatch):
     monkeypatch.setattr(attend.movie, "CODEC", "libnone")
-    assert missing_encoder() == "libnone"
+    assert not movie.can_write_mp4()
     assert [file.suffix for file in draw(run, "jump/1.avi", tmp_path / "pictures")] == [".png"]
 
 
@@ -235,11 +237,24 @@ def test_files_are_found_in_the_cache_or_beside_it(run, tmp_path, make_clip):
     assert find_videos(recogniser, [str(others[0])]) == [Video("0.avi", others[0])]
 
 
+def test_a_file_needs_no_cache(run, tmp_path, make_cache, make_clip):
+    """Which was made anew since the run began."""
+    recogniser = Recogniser(run)
+    (tmp_path / "small.h5").unlink()
+    shutil.rmtree(tmp_path / "small.shards")
+    make_cache(tmp_path / "small.h5", videos=6)
+    other = make_clip(tmp_path / "mine.avi", frames=5)
+    assert find_videos(recogniser, [str(other)]) == [Video("mine.avi", other)]
+    for names in ([], ["dive/0.avi"]):
+        with pytest.raises(RunError, match="was made anew"):
+            find_videos(recogniser, names)
+
+
 def test_what_is_not_there_is_refused(run, tmp_path, monkeypatch):
     recogniser = Recogniser(run)
     with pytest.raises(RunError, match=r"holds no video run/9\.avi"):
         find_videos(recogniser, ["run/9.avi"])
-    with pytest.raises(VideoError, match=r"3\.avi"):
+    with pytest.raises(VideoError, match=r"dive/3\.avi: not in .* any more; to say where"):
         draw(run, "dive/3.avi", tmp_path)  # in the cache, its file gone
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="holds no videos"):

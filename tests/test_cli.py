@@ -11,13 +11,15 @@ from types import SimpleNamespace
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner
 
 from attnact import __version__, cli
 from attnact.commands import caches, experiments, extraction, predicting, reporting, training
 from attnact.errors import VideoError
 from attnact.extract.datasets import DATASETS
-from attnact.features import VideoRow
+from attnact.shards import shard_path
+from attnact.tables import VideoRow
 from attnact.train import runs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,6 +102,11 @@ def test_bad_choices_for_a_run_are_usage_errors(make_cache, tmp_path, monkeypatc
         result = CliRunner().invoke(cli.main, arguments)
         assert result.exit_code == 2, arguments
         assert result.stderr.splitlines()[-1].startswith("Error: ")
+    for option, value in (("--hidden-size", "0"), ("--lambda", "-1"), ("--fps", "0")):
+        result = CliRunner().invoke(cli.main, ["train", option, value])
+        assert f"Error: {option} must " in result.stderr  # as people type it
+    result = CliRunner().invoke(cli.main, ["features", "folder", "--decoders", "0"])
+    assert "Error: --decoders must be at least 1" in result.stderr
     assert not Path("runs").exists()
 
 
@@ -182,7 +189,7 @@ def test_ctrl_c_says_how_training_goes_on(make_cache, tmp_path, monkeypatch):
     make_cache(tmp_path / "features/small.h5", videos=6)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("attnact.train.loop.train", interrupt)
-    result = CliRunner().invoke(cli.main, ["train", "--name", "first", "--no-validation"])
+    result = CliRunner().invoke(cli.main, ["train", "--name", "first", "--validation=0"])
     assert result.exit_code == 130
     assert result.stderr.endswith("To go on: attnact train --resume runs/small/first\n")
 
@@ -256,8 +263,7 @@ def test_a_mistyped_cache(make_cache, tmp_path, monkeypatch):
 def test_quiet_leaves_results_and_errors(make_cache, tmp_path, monkeypatch):
     make_cache(tmp_path / "features" / "a.h5", videos=6)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("attnact.progress._quiet", False)
-    small = ["--hidden-size", "4", "--epochs", "1", "--lstm-layers", "1", "--no-validation"]
+    small = ["--hidden-size", "4", "--epochs", "1", "--lstm-layers", "1", "--validation=0"]
     loud = CliRunner().invoke(cli.main, ["train", "--name", "x", *small])
     quiet = CliRunner().invoke(cli.main, ["-q", "train", "--name", "y", *small])
     assert "features on host memory" in loud.stderr
@@ -327,7 +333,7 @@ def test_frame_rates_that_cannot_be_are_told(monkeypatch):
         paths=["a.avi", "b.avi", "c.avi"],
         rows=[VideoRow(n, frame_rate=rate) for n, rate in enumerate((0.0, 25.0, 0.0))],
         frames=3,
-        provenance={"weights_are_random": "false"},
+        random_weights=False,
         failures=[],
     )
     work = {"prepare": None, "describe": "", "frames_left": 0, "extract": made}
@@ -348,6 +354,14 @@ def test_frame_rates_that_cannot_be_are_told(monkeypatch):
         (PermissionError(13, "Permission denied", "a.csv"), "a.csv: Permission denied"),
         (OSError("Unable to\nflush"), "Unable to flush"),
         (MemoryError(), "out of memory"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee"),
+            "CUDA out of memory. Tried to allocate 2.00 GiB. See",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            "out of memory (DefaultCPUAllocator: can't allocate memory)",
+        ),
     ],
 )
 def test_what_the_system_refuses_is_one_line(monkeypatch, error, told):
@@ -357,3 +371,56 @@ def test_what_the_system_refuses_is_one_line(monkeypatch, error, told):
     monkeypatch.setattr("attnact.extract.datasets.load_dataset", refuse)
     result = CliRunner().invoke(cli.main, ["features", "folder"])
     assert (result.exit_code, result.stderr) == (1, f"attnact: error: {told}\n")
+
+
+def test_a_mistake_of_ours_is_told_whole(monkeypatch):
+    def fail(*of: object) -> None:
+        raise RuntimeError("the sizes do not fit")
+
+    monkeypatch.setattr("attnact.extract.datasets.load_dataset", fail)
+    result = CliRunner().invoke(cli.main, ["features", "folder"])
+    assert isinstance(result.exception, RuntimeError)
+
+
+@pytest.mark.parametrize(("videos", "name"), [("clips.test", "clips.test"), ("my.csv", "my")])
+def test_a_cache_is_named_as_its_videos_are(videos, name, tmp_path, monkeypatch):
+    (tmp_path / "clips.test").mkdir()
+    (tmp_path / "my.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "attnact.extract.datasets.load_dataset", lambda *of: SimpleNamespace(warnings=())
+    )
+    asked = []
+
+    def prepare(found: object, cache: Path, *rest: object) -> None:
+        asked.append(cache)
+        raise VideoError("enough")
+
+    monkeypatch.setattr("attnact.extract.pipeline.prepare", prepare)
+    CliRunner().invoke(cli.main, ["features", "folder", "--videos", videos])
+    assert asked == [Path("features", f"{name}.h5")]
+
+
+def test_features_that_cannot_be_loaded_leave_no_run(make_cache, tmp_path, monkeypatch):
+    cache = make_cache(tmp_path / "features" / "a.h5", videos=6)
+    monkeypatch.chdir(tmp_path)
+    shard_path(cache.path, 0).unlink()
+    command = ["train", "--name", "x", "--features-in", "host", "--validation", "0"]
+    result = CliRunner().invoke(cli.main, command)
+    assert (result.exit_code, "no such file" in result.stderr) == (1, True)
+    assert not Path("runs").exists()
+
+
+def test_a_run_is_no_folder_of_runs_and_a_page_is_one(make_cache, tmp_path, monkeypatch):
+    make_cache(tmp_path / "features" / "a.h5", videos=6)
+    monkeypatch.chdir(tmp_path)
+    Path("runs/a/first").mkdir(parents=True)
+    Path("runs/a/first/config.json").write_text("{}")
+    for arguments, code, told in (
+        (["table1", "--name", "first"], 1, "runs/a/first: is a run; use another --name"),
+        (["evaluate", "first"], 1, "first/config.json: no such file; did you mean runs/a/first?"),
+        (["report", "runs", "-o", "mine.avi"], 2, "--out mine.avi is no page"),
+        (["predict", "x", "y", "--csv", "--timeline"], 2, "give one of --csv, --json"),
+    ):
+        result = CliRunner().invoke(cli.main, arguments)
+        assert (result.exit_code, told in result.stderr) == (code, True), result.stderr

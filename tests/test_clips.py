@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnact.features import VideoRow
+from attnact.tables import VideoRow
 from attnact.train.clips import Clips, Cut, cut_clips, some_of_each, windows
 from attnact.train.config import CLIP_FRAMES
 from attnact.windows import Windows

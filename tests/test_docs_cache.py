@@ -10,8 +10,9 @@ from pages import blocks, page, rows
 
 from attnact.compact import to_float, to_uint8
 from attnact.feature_writer import CHUNK_FRAMES, CUBE_IN_FILE, ShardWriter
-from attnact.features import CUBE, SCHEMA, FeatureCache, VideoRow, shard_path
-from attnact.tables import MOVED_TO
+from attnact.features import CUBE, SCHEMA, FeatureCache
+from attnact.shards import shard_path
+from attnact.tables import MOVED_TO, VideoRow
 from attnact.vocabulary import Split
 
 

@@ -49,7 +49,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert result.exit_code == 3
         assert "failed: videos/scene02 red.avi: scene02 red.avi: not a video" in result.stderr
         assert "1 of 12 videos failed" in result.stderr
-        assert "when they are mended, delete " in result.stderr.splitlines()[-1]
+        assert (
+            "the cache is whole without them; when they are mended, delete "
+            in result.stderr.splitlines()[-1]
+        )
         assert "random weights" in result.stderr
     return folder
 
@@ -92,7 +95,7 @@ def test_cache_info_and_verify():
 def run(work: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(work)
-        result = attnact("train", "--name", "first", "--no-validation", *SMALL)
+        result = attnact("train", "--name", "first", "--validation=0", *SMALL)
     assert result.exit_code == 0
     assert "runs/balls/first: accuracy" in result.stdout
     assert "random weights" in result.stderr
@@ -305,6 +308,7 @@ def test_a_study_needs_the_whole_table(run):
     folder = Path("runs/balls/short")
     (folder / "max-fold1-seed0").mkdir(parents=True)
     (folder / "max-fold1-seed0/config.json").write_text("{}")
-    result = attnact("study", "--name", "short", "--validation", "0", *SMALL)
+    result = attnact("-q", "study", "--name", "short", "--validation", "0", *SMALL)
     assert result.exit_code == 1
+    assert "attnact: failed: runs/balls/short/max-fold1-seed0: " in result.stderr
     assert "needs all six rows" in result.stderr

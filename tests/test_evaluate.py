@@ -30,11 +30,11 @@ from attnact.train.evaluate import (
     metric,
     read_predictions,
     score_videos,
+    write_attention,
     write_csv,
-    write_looks,
     write_predictions,
 )
-from attnact.train.store import MemoryStore
+from attnact.train.places import MemoryStore
 from attnact.windows import Windows
 
 CPU = torch.device("cpu")
@@ -123,8 +123,8 @@ def test_mean_over_steps_clips_and_videos(name: str, form: Any, request: Any) ->
     np.testing.assert_allclose(scored.scores, expected, atol=1e-6)
     losses = [clip["loss"] for of_video in clips for clip in of_video]
     assert scored.loss == pytest.approx(sum(losses) / len(losses), rel=1e-5)
-    assert scored.looks is not None
-    for found, measure in zip(scored.looks.T, ("entropy", "spread"), strict=True):
+    assert scored.attention is not None
+    for found, measure in zip(scored.attention.T, ("entropy", "spread"), strict=True):
         of_videos = [sum(clip[measure] for clip in cs) / len(cs) for cs in clips]
         assert found.tolist() == pytest.approx(of_videos, rel=1e-5)
 
@@ -293,11 +293,11 @@ def test_other_predictions_are_refused(
 
 def test_attention_file(cache: FeatureCache, tmp_path: Path) -> None:
     scored = score(cache, CONFIG)
-    write_looks(tmp_path / "attention.csv", cache, scored)
+    write_attention(tmp_path / "attention.csv", cache, scored)
     header, *rows = read_csv(tmp_path / "attention.csv")
     assert header == [VIDEO, "entropy", "spread"]
     assert [row[0] for row in rows] == [cache.paths[video] for video in scored.videos]
-    np.testing.assert_array_equal([[float(x) for x in row[1:]] for row in rows], scored.looks)
+    np.testing.assert_array_equal([[float(x) for x in row[1:]] for row in rows], scored.attention)
 
 
 def test_last_steps_that_count() -> None:

@@ -16,7 +16,7 @@ from attnact.train import grid as module
 from attnact.train.config import TrainConfig
 from attnact.train.evaluate import VideoScores, metric, write_predictions
 from attnact.train.grid import Grid, train_grid, train_here
-from attnact.train.runs import Run
+from attnact.train.runs import Run, create_run
 from attnact.train.store import open_store, videos_in
 from attnact.train.sweep import sweep_rows
 from attnact.train.table1 import NAMES, table1_rows
@@ -25,6 +25,9 @@ from attnact.vocabulary import Split
 CONFIG = TrainConfig(
     hidden_size=4, lstm_layers=1, epochs=1, train_stride=9, test_stride=9, validation=0.3
 )
+
+
+CPU = torch.device("cpu")
 
 
 class Trainer:
@@ -87,7 +90,7 @@ def go(
     told: list[str] = []
     store: Any = SimpleNamespace(device=torch.device(device))
     rows = sweep_rows(replace(CONFIG, **choices), penalties)
-    train = partial(train_here, cache, lambda: store, False)
+    train = partial(train_here, cache, lambda: store, store.device, False)
     return train_grid(folder, cache, train, rows, seeds, folds, told.append), told
 
 
@@ -146,7 +149,7 @@ def test_models_that_are_not_of_one_shape_train_alone(
     trainer: Trainer, cache: FeatureCache, tmp_path: Path
 ) -> None:
     store: Any = SimpleNamespace(device=torch.device("cuda"))
-    train = partial(train_here, cache, lambda: store, False)
+    train = partial(train_here, cache, lambda: store, store.device, False)
     found = train_grid(tmp_path, cache, train, table1_rows(CONFIG), [0], ["1"], lambda line: None)
     assert [row.name for row in found.rows] == list(NAMES)
     assert trainer.stacks == [1, 1, 1, 3]
@@ -235,14 +238,44 @@ def test_a_finished_run_that_was_damaged_is_a_failure(
     assert penalties_of(found) == [1]
 
 
+def test_what_is_trained_needs_no_features(trainer, cache, tmp_path) -> None:
+    """The table alone is made again."""
+    first, _ = go(tmp_path, cache, [0, 1], [0], ["1"])
+    train = partial(train_here, cache, pytest.fail, CPU, False)
+    rows = sweep_rows(CONFIG, [0, 1])
+    again = train_grid(tmp_path, cache, train, rows, [0], ["1"], lambda line: None)
+    assert results(again) == results(first)
+
+
+def test_features_that_cannot_be_opened_leave_no_run(trainer, cache, tmp_path) -> None:
+    def fail() -> None:
+        raise CacheError("a shard is missing")
+
+    train = partial(train_here, cache, fail, CPU, False)
+    with pytest.raises(CacheError, match="a shard is missing"):
+        train_grid(tmp_path, cache, train, sweep_rows(CONFIG, [0]), [0], ["1"], print)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_another_process_has_just_begun(trainer, cache, tmp_path, monkeypatch) -> None:
+    """Between the look for it and its beginning."""
+
+    def sides(cache: FeatureCache, config: TrainConfig) -> None:
+        create_run(tmp_path / "lambda0-fold1-seed0", config, cache)
+
+    monkeypatch.setattr(module, "sides_of", sides)
+    found, _ = go(tmp_path, cache, [0], [0], ["1"])
+    assert (found.failures, penalties_of(found)) == ([], [0])
+
+
 def test_other_choices_are_refused(trainer: Trainer, cache: FeatureCache, tmp_path: Path) -> None:
     go(tmp_path, cache, [0], [0], ["1"])
     config = (tmp_path / "lambda0-fold1-seed0/config.json").read_bytes()
-    told = "lambda0-fold1-seed0: made with epochs 1, now asked for 2; use another --name"
+    told = "lambda0-fold1-seed0: made with epochs 1, now asked for epochs 2; choose as before"
     with pytest.raises(AttnactError, match=told):
         go(tmp_path, cache, [0, 1], [0], ["1"], epochs=2)
     rows = sweep_rows(replace(CONFIG, epochs=2), [0])
-    train = partial(train_here, cache, pytest.fail, False)  # the features may be large
+    train = partial(train_here, cache, pytest.fail, CPU, False)  # the features may be large
     with pytest.raises(AttnactError, match=told):
         train_grid(tmp_path, cache, train, rows, [0], ["1"], print)
     assert trainer.trained == ["lambda0-fold1-seed0"]  # of a table of both nothing could be told
@@ -250,12 +283,17 @@ def test_other_choices_are_refused(trainer: Trainer, cache: FeatureCache, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("penalties", "seeds", "name"), [([0, -1], [0], "attention_penalty"), ([0], [0, -1], "seed")]
+    ("penalties", "seeds", "name"),
+    [
+        ([0, -1], [0], "attention_penalty"),
+        ([0], [0, -1], "seed"),
+        ([0], [0, 1 << 32], "seed"),
+    ],
 )
 def test_out_of_range_trains_nothing(
     penalties: Any, seeds: Any, name: str, trainer: Trainer, cache: FeatureCache, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=f"^{name} must not be negative"):
+    with pytest.raises(ValueError, match=f"^{name} must"):
         go(tmp_path, cache, penalties, seeds, ["1"])
     assert trainer.trained == list(tmp_path.iterdir()) == []
 
@@ -292,7 +330,7 @@ def test_with_real_training(cache: FeatureCache, tmp_path: Path) -> None:
     """λ, seed and fold reach the runs, and the store serves all the folds."""
     store = open_store(cache, videos_in(cache, ["1", "2"]), "host", torch.device("cpu"))
     rows = sweep_rows(CONFIG, [0, 1])
-    train = partial(train_here, cache, lambda: store, False)
+    train = partial(train_here, cache, lambda: store, CPU, False)
     found = train_grid(tmp_path, cache, train, rows, [0], ["1", "2"], lambda line: None)
     assert found.failures == []
     assert [len(row.values) for row in found.rows] == [1, 1]

@@ -15,11 +15,12 @@ from attnact.features import FeatureCache
 from attnact.train import epoch as passes
 from attnact.train import lockstep, loop
 from attnact.train.config import TrainConfig
-from attnact.train.evaluate import read_looks, read_predictions
+from attnact.train.evaluate import read_attention, read_predictions
 from attnact.train.lockstep import stacks
 from attnact.train.loop import train, train_together
-from attnact.train.runs import Run, create_run, open_run
-from attnact.train.store import FeatureStore, open_store, videos_in
+from attnact.train.places import FeatureStore
+from attnact.train.runs import Run, create_run, only_here, open_run
+from attnact.train.store import open_store, videos_in
 from tests.made_runs import SMALL
 
 PENALTIES = [0.0, 1.0, 10.0]
@@ -115,7 +116,7 @@ def assert_same(
         assert ours == pytest.approx(theirs, rel=tolerance, abs=tolerance)
     close = {"rtol": tolerance, "atol": tolerance}
     assert_same_weights(run, other, of_weights)
-    for read, name in ((read_predictions, "predictions"), (read_looks, "looks")):
+    for read, name in ((read_predictions, "predictions"), (read_attention, "attention")):
         ours, theirs = (read(getattr(it, name), cache) for it in (run, other))
         np.testing.assert_array_equal(ours[0], theirs[0])
         if name == "predictions":
@@ -280,6 +281,21 @@ def test_a_run_without_numbers_leaves_the_others(
     assert "the loss is not a number any more" in str(found[runs[1]])
     assert not runs[1].finished
     assert_all_same(runs[::2], alone()[::2], cache)
+
+
+def test_a_run_that_failed_is_let_go_of_at_once(
+    cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever hears of it may train it again, though the others go on."""
+
+    def fail(passes: Any, advance: Any) -> Any:
+        raise RunError("no more")
+
+    monkeypatch.setattr(lockstep, "train_epoch", fail)
+    for run, outcome in train_together(begin(tmp_path, cache), cache, features(cache)):
+        assert str(outcome) == "no more"
+        with only_here(run):
+            pass
 
 
 def test_a_run_that_cannot_begin_leaves_the_others(

@@ -1,4 +1,4 @@
-"""Looks of whole videos and their agreement: against slow loops, and maps whose answer is known."""
+"""Maps of whole videos and their agreement: against slow loops, and maps whose answer is known."""
 
 from itertools import permutations
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from attnact.features import FeatureCache
 from attnact.train.clips import cut_clips
 from attnact.train.looks import (
-    Looks,
+    VideoMaps,
     agreement,
     centre_agreement,
     centre_map,
@@ -75,8 +75,8 @@ def some_maps(*shape: int, seed: int = 0) -> np.ndarray:
     return (e / e.sum(-1, keepdims=True)).astype(np.float32)
 
 
-def looks_of(maps: np.ndarray) -> Looks:
-    return Looks(np.arange(len(maps)), maps)
+def shown(maps: np.ndarray) -> VideoMaps:
+    return VideoMaps(np.arange(len(maps)), maps)
 
 
 def test_agreement_is_the_correlation() -> None:
@@ -118,8 +118,8 @@ def test_centre() -> None:
     assert np.array_equal(centre, centre.T)
     assert np.allclose(centre, centre[::-1])
     assert centre[3, 3] / centre[3, 6] == pytest.approx(np.exp(0.5 * (3 / 1.75) ** 2))
-    still = looks_of(np.stack([centre_map(), UNIFORM, 1 - centre_map(), centre_map()]))
-    found = centre_agreement([still, looks_of(some_maps(4)), looks_of(UNIFORM[None])])
+    still = shown(np.stack([centre_map(), UNIFORM, 1 - centre_map(), centre_map()]))
+    found = centre_agreement([still, shown(some_maps(4)), shown(UNIFORM[None])])
     assert found[0] == pytest.approx(1 / 3)  # 1, −1 and 1; the flat one does not count
     assert found[1] == pytest.approx(agreement(some_maps(4), centre_map()).mean())
     assert np.isnan(found[2])
@@ -128,7 +128,7 @@ def test_centre() -> None:
 def test_motion_agreement_is_over_the_mean_of_all_shuffles() -> None:
     maps, motion = some_maps(5), some_maps(9, seed=1)
     frames = np.array([0, 3, 4, 7, 8])
-    same, other = motion_agreement([Looks(frames, maps)], [motion])
+    same, other = motion_agreement([VideoMaps(frames, maps)], [motion])
     moving = motion[frames]
     assert same[0] == pytest.approx(agreement(maps, moving).mean())
     orders = [list(p) for p in permutations(range(5)) if all(i != p[i] for i in range(5))]
@@ -144,7 +144,7 @@ def test_what_follows_the_motion_and_what_only_likes_its_place() -> None:
     motion = np.eye(49)[place] + 0.01 * rng.random((200, 49))
     static = np.repeat(motion.mean(0)[None], 200, axis=0)
     models = [motion, static, some_maps(200)]
-    same, other = motion_agreement([looks_of(maps) for maps in models], [motion] * 3)
+    same, other = motion_agreement([shown(maps) for maps in models], [motion] * 3)
     assert same[0] == pytest.approx(1)
     assert other[0] < 0.3
     assert same[1] > 0.4
@@ -156,17 +156,17 @@ def test_motion_agreement_leaves_out_flat_maps() -> None:
     maps, motion = some_maps(6), some_maps(6, seed=1)
     maps[2], motion[0] = UNIFORM, 0
     left = [1, 3, 4, 5]
-    found = motion_agreement([looks_of(maps)], [motion])
-    expected = motion_agreement([looks_of(maps[left])], [motion[left]])
+    found = motion_agreement([shown(maps)], [motion])
+    expected = motion_agreement([shown(maps[left])], [motion[left]])
     assert np.ravel(found) == pytest.approx(np.ravel(expected))
-    two = motion_agreement([looks_of(maps[:2])], [motion[4:]])
-    crossed = motion_agreement([looks_of(maps[:2])], [motion[[5, 4]]])
+    two = motion_agreement([shown(maps[:2])], [motion[4:]])
+    crossed = motion_agreement([shown(maps[:2])], [motion[[5, 4]]])
     assert np.ravel(two) == pytest.approx(np.ravel(crossed)[::-1])
-    alone = motion_agreement([looks_of(maps[:2]), looks_of(maps[:0])], [motion[:2], motion])
+    alone = motion_agreement([shown(maps[:2]), shown(maps[:0])], [motion[:2], motion])
     assert np.isnan(alone).all()
 
 
-def naive_control(a: list[Looks], b: list[Looks]) -> list[float]:
+def naive_control(a: list[VideoMaps], b: list[VideoMaps]) -> list[float]:
     """Every map of a video with every map of each other video, both ways."""
     found = []
     for v in range(len(a)):
@@ -181,7 +181,7 @@ def naive_control(a: list[Looks], b: list[Looks]) -> list[float]:
 
 def test_pair_agreement() -> None:
     """Of three models, in four videos of different length; against a loop over all pairs."""
-    models = [[looks_of(some_maps(n, seed=10 * m + n)) for n in (2, 5, 3, 4)] for m in range(3)]
+    models = [[shown(some_maps(n, seed=10 * m + n)) for n in (2, 5, 3, 4)] for m in range(3)]
     found = pair_agreement(models)
     assert list(found) == [(0, 1), (0, 2), (1, 2)]
     for (i, j), (same, other) in found.items():
@@ -197,7 +197,7 @@ def test_pair_agreement() -> None:
 def test_pairs_are_of_frames_that_all_looked_at() -> None:
     every = some_maps(20)
     steps = [1, 2, 5]
-    models = [[Looks(np.arange(0, 20, k), every[::k])] * 2 for k in steps]
+    models = [[VideoMaps(np.arange(0, 20, k), every[::k])] * 2 for k in steps]
     for pair in pair_agreement(models).values():
         assert pair.same == pytest.approx([1, 1])  # frames 0 and 10
         assert pair.other == pytest.approx([(1 + agreement(every[0], every[10])) / 2] * 2)
@@ -206,22 +206,22 @@ def test_pairs_are_of_frames_that_all_looked_at() -> None:
 def test_one_habit_is_no_agreement() -> None:
     """Two models that look at one place whatever they see, and two that see the same."""
     habit = np.repeat(some_maps(1), 30, axis=0) + some_maps(5, 30, seed=1) * 1e-3
-    same, other = seed_agreement([[looks_of(maps) for maps in habit]] * 2)
+    same, other = seed_agreement([[shown(maps) for maps in habit]] * 2)
     assert other == pytest.approx(same, abs=0.01)
     seen = some_maps(5, 30)
-    same, other = seed_agreement([[looks_of(maps) for maps in seen]] * 2)
+    same, other = seed_agreement([[shown(maps) for maps in seen]] * 2)
     assert same == pytest.approx(np.ones(5))
     assert other == pytest.approx(np.zeros(5), abs=0.02)
 
 
 def test_pairs_leave_out_flat_maps_and_videos_without_common_frames() -> None:
-    a = [looks_of(some_maps(4, seed=m)) for m in range(4)]
-    b = [looks_of(some_maps(4, seed=9 + m)) for m in range(4)]
+    a = [shown(some_maps(4, seed=m)) for m in range(4)]
+    b = [shown(some_maps(4, seed=9 + m)) for m in range(4)]
     a[1].maps[2] = UNIFORM
-    a[3] = Looks(np.arange(10, 14), a[3].maps)
+    a[3] = VideoMaps(np.arange(10, 14), a[3].maps)
     pair = pair_agreement([a, b])[0, 1]
     left = np.array([0, 1, 3])
-    a[1], b[1] = looks_of(a[1].maps[left]), looks_of(b[1].maps[left])
+    a[1], b[1] = shown(a[1].maps[left]), shown(b[1].maps[left])
     expected = pair_agreement([a[:3], b[:3]])[0, 1]
     assert np.array(pair)[:, :3] == pytest.approx(np.array(expected))
     assert np.isnan(np.array(pair)[:, 3]).all()

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from attnact.checkpoint import load_checkpoint
+from attnact.compact import Cubes
 from attnact.errors import RunError
-from attnact.features import Cubes, FeatureCache
+from attnact.features import FeatureCache
 from attnact.train import lockstep, loop
 from attnact.train.clips import scored_clips
 from attnact.train.config import TrainConfig, resolve

@@ -17,7 +17,7 @@ from attnact.train.measures import (
     error_by_quartile,
     error_trend,
     paired_difference,
-    paired_metric_difference,
+    paired_precision_difference,
 )
 
 EDGES = st.sampled_from([0.0, 0.25, 0.5, 1.0])
@@ -91,16 +91,15 @@ def test_one_seed_is_no_seed() -> None:
     assert bootstrap_mean(values[None]) == bootstrap_mean(values)
 
 
-@pytest.mark.parametrize("cells", [1, 700, 1 << 21])
+@pytest.mark.parametrize("cells", [1, 700])
 def test_the_same_whatever_is_worked_on_at_once(monkeypatch, cells: int) -> None:
     """But for the random numbers, which come in another order."""
-    monkeypatch.setattr(measures, "CELLS", cells)
     values = random(3, 50)
+    expected = bootstrap_mean(values, samples=2000)
+    monkeypatch.setattr(measures, "CELLS", cells)
     found = bootstrap_mean(values, samples=2000)
-    again = bootstrap_mean(values, samples=2000, seed=1)
-    assert found != again
-    assert found.value == again.value
-    assert ends(found) == pytest.approx(ends(again), abs=0.02)
+    assert found.value == expected.value
+    assert ends(found) == pytest.approx(ends(expected), abs=0.02)
 
 
 def test_what_does_not_exist_is_left_out() -> None:
@@ -165,35 +164,13 @@ def test_seeds_are_paired() -> None:
     )
 
 
-def test_no_pairs() -> None:
-    with pytest.raises(ValueError, match=r"no pairs between \(2, 9\) and \(3, 9\)"):
-        paired_difference(random(2, 9), random(3, 9))
-    with pytest.raises(ValueError, match=r"no pairs between \(9, 3\) and \(8, 3\)"):
-        paired_metric_difference(random(9, 3), random(8, 3), np.zeros(9, int))
-
-
-@pytest.mark.parametrize("shape", [(80, 3), (4, 80, 3)])
-def test_difference_of_accuracy(shape: tuple[int, ...]) -> None:
-    a, b = random(*shape), random(*shape, seed=1)
-    labels = np.arange(80) % 3
-    a[..., np.arange(80), labels] += 0.4
-    group = np.arange(80) // 2
-    found = paired_metric_difference(a, b, labels, group)
-    assert found == paired_difference(a.argmax(-1) == labels, b.argmax(-1) == labels, group)
-    seeds = zip(a.reshape(-1, 80, 3), b.reshape(-1, 80, 3), strict=True)
-    assert found.value == pytest.approx(
-        np.mean([metric(x, labels) - metric(y, labels) for x, y in seeds])
-    )
-
-
-@pytest.mark.parametrize("S", [0, 3])  # 0: one model, without a row for it
-def test_difference_of_mean_average_precision(S: int) -> None:
+def test_difference_of_mean_average_precision() -> None:
     """The same resamples, each judged by scikit-learn; scores that are often equal."""
-    shape = (S, 60, 4) if S else (60, 4)
+    shape = (3, 60, 4)
     labels = (random(60, 4) < [0.3, 0.3, 0.02, 0]).astype(int)
     assert labels.sum(0)[2:].tolist() == [1, 0]  # seen in some resamples, and in none
     a, b = random(*shape, seed=1).round(1) + 0.2 * labels, random(*shape, seed=2).round(1)
-    pairs = list(zip(a, b, strict=True)) if S else [(a, b)]
+    pairs = list(zip(a, b, strict=True))
 
     def difference(times: np.ndarray) -> np.ndarray:
         drawn = [np.repeat(np.arange(60), row.astype(int)) for row in times]
@@ -202,11 +179,11 @@ def test_difference_of_mean_average_precision(S: int) -> None:
         )
 
     group = np.arange(60) // 2
-    found = paired_metric_difference(a, b, labels, group, samples=50)
+    found = paired_precision_difference(a, b, labels, group, samples=50)
     expected = bootstrap(difference, 60, group, samples=50)
     assert (found.value, *ends(found)) == pytest.approx((expected.value, *ends(expected)))
     assert 0 < found.low < found.value < found.high
-    assert paired_metric_difference(a, a, labels, group) == Interval(0, 0, 0)
+    assert paired_precision_difference(a, a, labels, group) == Interval(0, 0, 0)
 
 
 def test_error_by_quartile() -> None:

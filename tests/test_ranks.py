@@ -24,7 +24,7 @@ from attnact.features import FeatureCache
 from attnact.layers import Dropout, rows_of_batch
 from attnact.train import epoch, loop, store
 from attnact.train.config import TrainConfig
-from attnact.train.evaluate import read_looks, read_predictions
+from attnact.train.evaluate import read_attention, read_predictions
 from attnact.train.loop import score_test, train
 from attnact.train.runs import Run, create_run, open_run
 from attnact.train.store import open_store, videos_in
@@ -95,7 +95,7 @@ def score(run: Run, to: Path) -> None:
         cache = run.open_cache()
         features = open_store(cache, videos_in(cache, ["1"]), "host", torch.device("cpu"))
         scored = score_test(run, cache, features, load_checkpoint(run.model).model)
-        parts = [scored.scores, np.array(scored.loss), scored.looks]
+        parts = [scored.scores, np.array(scored.loss), scored.attention]
         (to / f"scored by {ranks.rank()}").write_bytes(b"".join(it.tobytes() for it in parts))
 
 
@@ -173,7 +173,7 @@ def assert_same(run: Run, other: Run, cache: FeatureCache, of_weights: float = 1
     weights, expected = (load_checkpoint(it.model).model.state_dict() for it in (run, other))
     for name, weight in expected.items():
         assert (weights[name] - weight).norm() <= of_weights * weight.norm(), name
-    for read, name in ((read_predictions, "predictions"), (read_looks, "looks")):
+    for read, name in ((read_predictions, "predictions"), (read_attention, "attention")):
         if getattr(run, name).exists():
             ours, theirs = (read(getattr(it, name), cache) for it in (run, other))
             np.testing.assert_array_equal(ours[0], theirs[0])
@@ -285,7 +285,7 @@ def test_torchrun(make_cache: Any, tmp_path: Path) -> None:
     choices = [it.replace("--attention-penalty", "--lambda") for it in choices]
     program = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "attnact"]
     done = subprocess.run(
-        [*program, "train", "--device=cpu", "--name=two", "--no-validation", *choices],
+        [*program, "train", "--device=cpu", "--name=two", *choices, "--validation=0"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -316,7 +316,7 @@ def test_every_clip_is_worked_on_once(monkeypatch: pytest.MonkeyPatch) -> None:
                 batch = order[i * size : (i + 1) * size]
                 assert share.clips == len(batch)
                 np.testing.assert_array_equal(part, batch[share.rows])
-                seen += part.tolist() if share.counts else []
+                seen += part.tolist() if share.weight else []
         assert sorted(seen) == list(range(clips))
 
 

@@ -149,6 +149,8 @@ def test_an_archive_is_imported_and_scored_by_command(
         result = CliRunner().invoke(cli.main, arguments)
         assert (result.exit_code, "runs/c/released" in result.stdout) == (0, True), result.stderr
     assert Path("runs/c/released/confusion.png").is_file()
+    report = CliRunner().invoke(cli.main, ["report", "runs/c/released", "--videos", "0"])
+    assert (report.exit_code, report.stderr) == (0, "")
     again = CliRunner().invoke(cli.main, ["train", "--resume", "runs/c/released"])
     assert (again.exit_code, "not what it takes to train it" in again.stderr) == (1, True)
 

@@ -21,7 +21,7 @@ from attnact.checkpoint import load_checkpoint
 from attnact.cli import main
 from attnact.errors import RunError
 from attnact.extract.video import read_frames
-from attnact.features import FeatureCache, index_digest
+from attnact.features import FeatureCache
 from attnact.page.pool import Guess, PoolVideo, choose
 from attnact.page.read import (
     Predictions,
@@ -32,6 +32,7 @@ from attnact.page.read import (
     without_repeats,
 )
 from attnact.page.write import UNIT, write_page
+from attnact.tables import index_digest
 from attnact.train.clips import scored_clips
 from attnact.train.evaluate import average_precisions
 from attnact.train.looks import frame_maps
@@ -249,6 +250,34 @@ def test_unfinished_and_damaged_runs(work, tmp_path):
     (tmp_path / "runs/even/predictions.csv").write_text("video,label,prediction,a\nx,b,a,0.5\n")
     with pytest.raises(RunError, match=r"predictions\.csv: cannot be read"):
         find_runs([tmp_path / "runs/even"])
+
+
+@pytest.mark.parametrize("line", ['"x"', "[]", "[" * 9000, "{"])
+def test_metrics_that_are_damaged(work, tmp_path, line):
+    shutil.copytree(work / "runs/even", tmp_path / "runs/even")
+    with (tmp_path / "runs/even/metrics.jsonl").open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(RunError, match=r"metrics\.jsonl: damaged"):
+        find_runs([tmp_path / "runs/even"])
+
+
+def test_a_damaged_table_leaves_the_rest(work, tmp_path):
+    shutil.copytree(work / "runs/even", tmp_path / "runs/even")
+    (tmp_path / "runs/sweep.csv").write_bytes(b"\xe4,b\n")
+    notes = write_page([tmp_path / "runs"], tmp_path / "report.html", 0, CPU)
+    assert len(notes) == 1
+    assert re.match(r"Left out: .*runs/sweep\.csv: cannot be read", notes[0])
+
+
+def test_runs_of_own_names_are_called_by_the_first_and_how_many(work):
+    runs, _ = find_runs([work / "runs/mean"])
+    several = [
+        replace(
+            runs[0], name=name, run=replace(runs[0].run, config=replace(runs[0].run.config, seed=n))
+        )
+        for n, name in enumerate(("a", "b", "c"))
+    ]
+    assert [setting.name for setting in settings_of(several)] == ["a and 2 more"]
 
 
 def test_a_run_is_shown_once(work):

@@ -53,7 +53,7 @@ def test_never_overwritten(run: Run, cache: FeatureCache) -> None:
 
 
 def test_summary(run: Run) -> None:
-    with pytest.raises(RunError, match=r"no such file; is this the folder of a \(finished\) run"):
+    with pytest.raises(RunError, match="no such file; has the run finished"):
         run.summary()
     run.finish({"value": 1 / 3, "metric": "mAP"})
     assert run.finished

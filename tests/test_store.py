@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from attnact.compact import Cubes
 from attnact.errors import CacheError, RunError
-from attnact.features import CUBE, Cubes, FeatureCache, shard_path
+from attnact.features import CUBE, FeatureCache
+from attnact.shards import shard_path
 from attnact.train import store as module
 from attnact.train.clips import Clips, cut_clips
 from attnact.train.store import Batch, batches, bytes_of, describe, open_store, untaught, videos_in

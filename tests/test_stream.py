@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnact.features import VideoRow
+from attnact.tables import VideoRow
 from attnact.train import stream
 from attnact.train.clips import Clips, Cut, cut_clips, scored_cut, step_at
 from attnact.train.config import TrainConfig

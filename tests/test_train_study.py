@@ -12,7 +12,7 @@ from readback import is_picture
 from attnact.features import FeatureCache
 from attnact.train.by_video import row_videos
 from attnact.train.grid import Grid
-from attnact.train.looks import Looks
+from attnact.train.looks import VideoMaps
 from attnact.train.study import (
     RATES,
     Seen,
@@ -41,7 +41,7 @@ def seen(cache: FeatureCache, folder: Path, maps: dict[int, list[Any]], wrong: A
     """Attention with these maps of every frame of every video, by seed, at all frame rates."""
     it = row(folder, cache, "lambda1", FOLDS, guesses(cache, wrong), seeds=len(maps))
     own = {
-        seed: [Looks(np.arange(len(m)), m.astype(np.float32)) for m in of_seed]
+        seed: [VideoMaps(np.arange(len(m)), m.astype(np.float32)) for m in of_seed]
         for seed, of_seed in maps.items()
     }
     return Seen(it, dict.fromkeys(RATES, own), own)

@@ -9,15 +9,16 @@ import numpy as np
 
 from attnact.features import FeatureCache
 from attnact.train.clips import Ints
-from attnact.train.evaluate import Floats, read_looks, read_predictions
+from attnact.train.evaluate import Floats, read_attention, read_predictions
 from attnact.train.grid import Row
-from attnact.train.measures import Groups, Interval, paired_difference, paired_metric_difference
+from attnact.train.measures import Groups, Interval, paired_difference, paired_precision_difference
+from attnact.vocabulary import Split
 
 
 def row_videos(row: Row, cache: FeatureCache) -> Ints:
     """The videos that any of the row's folds tests, as positions in the cache, sorted, (V,)."""
-    folds = next(iter(row.runs.values()))
-    return np.unique(np.concatenate([read_predictions(r.predictions, cache)[0] for r in folds]))
+    runs = next(iter(row.runs.values()))
+    return np.flatnonzero(np.any([cache.folds[run.config.fold] == Split.TEST for run in runs], 0))
 
 
 def groups_of(row: Row, cache: FeatureCache) -> Groups:
@@ -43,9 +44,9 @@ def right_of(row: Row, seed: int, cache: FeatureCache) -> Floats:
     return _mean_over_folds(row_videos(row, cache), found)
 
 
-def looks_of(row: Row, seed: int, cache: FeatureCache) -> Floats:
+def attention_of(row: Row, seed: int, cache: FeatureCache) -> Floats:
     """Entropy and spread of the attention maps of each test video, (V, 2)."""
-    found = [read_looks(run.looks, cache) for run in row.runs[seed]]
+    found = [read_attention(run.attention, cache) for run in row.runs[seed]]
     return _mean_over_folds(row_videos(row, cache), found)
 
 
@@ -56,7 +57,7 @@ def compare(a: Row, b: Row, cache: FeatureCache) -> Interval:
     if cache.multi_label:
         ours, theirs = (np.stack([scores_of(row, seed, cache) for seed in seeds]) for row in (a, b))
         labels = cache.labels[row_videos(a, cache)]
-        return paired_metric_difference(ours, theirs, labels, groups, samples=2000)
+        return paired_precision_difference(ours, theirs, labels, groups)
     ours, theirs = (np.stack([right_of(row, seed, cache) for seed in seeds]) for row in (a, b))
     return paired_difference(ours, theirs, groups)
 

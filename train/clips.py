@@ -137,7 +137,8 @@ def cut_clips(
     """
     rows = []
     for position in videos.tolist():
-        count, every = cache.rows[position].frames, clip_step(cache, position, fps, form)
+        video = cache.rows[position]
+        count, every = video.frames, step_at(video.frame_rate, fps, form)
         cut = Cut(every, stride, form)
         starts, there = cut.starts(count), cut.there(count)
         row = np.empty((len(starts), 5), np.int64)
@@ -147,13 +148,9 @@ def cut_clips(
     return Clips(*(np.concatenate(rows).T if rows else np.empty((5, 0), np.int64)))
 
 
-def clip_step(cache: FeatureCache, video: int, fps: float, form: ClipForm) -> int:
-    """Cached frames of the video from one frame of a clip to the next; see `cut_clips`."""
-    return step_at(cache.rows[video].frame_rate, fps, form)
-
-
 def step_at(frame_rate: float, fps: float, form: ClipForm) -> int:
-    """Frames of a video of this frame rate, 0 if unknown, from one frame of a clip to the next."""
+    """Frames of a video of this frame rate, 0 if unknown, from one frame of a clip to the next;
+    see `cut_clips`."""
     return max(1, round((frame_rate or UNKNOWN_RATE) / fps) if form == "paper" else int(30 / fps))
 
 

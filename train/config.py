@@ -34,7 +34,7 @@ class TrainConfig:
 
     recipe: Annotated[Recipe, "Where every choice not made here comes from."] = "paper"
     fold: Annotated[str, "To train and test on.  [default: the cache's first]"] = ""
-    seed: Annotated[int, "Of the initial weights, the dropout and the order of the clips."] = 0
+    seed: Annotated[int, "Of whatever is drawn: weights, dropout, clips, held-out videos."] = 0
     model: Annotated[ModelKind, "The paper's model, or a baseline of its Table 1."] = "attention"
     attention: Annotated[AttentionForm, "Attention from the state alone, or the frame too."] = (
         "location"
@@ -56,7 +56,7 @@ class TrainConfig:
     batch_size: Annotated[int, "Clips a step."] = 128
     precision: Annotated[TrainPrecision, "Of the products while training."] = "float32"
     epochs: Annotated[int, "Passes over the training clips, at most."] = 15
-    validation: Annotated[float, "Share of the training videos held out to choose the epoch."] = (
+    validation: Annotated[float, "Share of the groups held out to choose the epoch; 0: none."] = (
         0.15
     )
     fps: Annotated[float, "Frame rate of the clips: every 1st, 2nd, 5th cached frame."] = 30.0
@@ -177,8 +177,9 @@ def _check(config: TrainConfig) -> None:
     _require(few is None or few >= 1, "clips_per_video must be at least 1")
     for name in ("train_stride", "test_stride"):
         _require(getattr(config, name) >= 1, f"{name} must be at least 1 frame")
-    for name in ("attention_penalty", "weight_decay", "seed"):
+    for name in ("attention_penalty", "weight_decay"):
         _require(getattr(config, name) >= 0, f"{name} must not be negative")
+    _require(0 <= config.seed < 1 << 32, "seed must be at least 0 and below 2^32")
     _require(1 <= config.scored_steps <= CLIP_FRAMES, f"scored_steps must be 1 to {CLIP_FRAMES}")
     seeing = config.model == "attention" or not config.attention_penalty
     _require(seeing, f"attention_penalty must be 0: the {config.model} model has no attention")

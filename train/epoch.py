@@ -21,8 +21,9 @@ from attnact.train.clips import Clips, Ints, some_of_each
 from attnact.train.config import TrainConfig
 from attnact.train.loss import Loss, clip_loss
 from attnact.train.optimizer import new_optimizer, stack_states, state_of
+from attnact.train.places import FeatureStore
 from attnact.train.selection import FINAL
-from attnact.train.store import FeatureStore, batches, moved
+from attnact.train.store import batches, moved
 from attnact.windows import Windows
 
 Line = dict[str, Any]  # of metrics.jsonl
@@ -56,7 +57,7 @@ class Pass:
         return some_of_each(self.clips.video, self.config.clips_per_video, random)
 
     @property
-    def every(self) -> int:
+    def clips_visited(self) -> int:
         """How many clips an epoch visits."""
         return len(self.visited(np.random.default_rng(0)))
 
@@ -72,13 +73,13 @@ class Share(NamedTuple):
 
     rows: which clips.
     clips: of the whole batch.
-    counts: 1; or 0 where the batch has fewer clips than there are processes. One without a clip
+    weight: 1; or 0 where the batch has fewer clips than there are processes. One without a clip
         goes through the first for nothing, since all must take each step.
     """
 
     rows: slice
     clips: int
-    counts: int
+    weight: int
 
 
 def train_epoch(passes: Sequence[Pass], advance: Advance) -> list[Line]:
@@ -111,7 +112,7 @@ def train_epoch(passes: Sequence[Pass], advance: Advance) -> list[Line]:
             optimizer.zero_grad()
             if share != shares[0]:  # the last and smaller; what was recorded gives its memory back
                 whole = partial(learn, share)
-            total += share.counts * whole(batch.X, batch.mask, labels)
+            total += share.weight * whole(batch.X, batch.mask, labels)
             optimizer.step()
             advance(len(passes) * share.clips, "")
     means = (ranks.sum_up(total) / len(order)).tolist()
@@ -166,7 +167,7 @@ def _share_out(order: Ints, size: int) -> tuple[list[Ints], list[Share]]:
 def _cost(config: TrainConfig, loss: Loss, share: Share) -> Tensor:
     """What a run goes down on: of a batch, when all processes have been averaged."""
     clip_losses = loss.cross_entropy + config.attention_penalty * loss.penalty
-    whole = clip_losses.sum() * (share.counts * ranks.count())
+    whole = clip_losses.sum() * (share.weight * ranks.count())
     return whole / share.clips if config.batch_loss == "mean" else whole
 
 

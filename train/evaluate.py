@@ -21,7 +21,8 @@ from attnact.provenance import marked
 from attnact.train.clips import Clips, Ints, windows
 from attnact.train.config import CLIP_FRAMES, TrainConfig
 from attnact.train.loss import clip_loss
-from attnact.train.store import FeatureStore, batches
+from attnact.train.places import FeatureStore
+from attnact.train.store import batches
 
 MASS = 0.9  # of the attention; the spread is the share of locations that hold it
 
@@ -35,7 +36,7 @@ class VideoScores:
     videos: positions in the cache, (V,).
     scores: a probability for each class, (V, N).
     loss: mean over the clips of Σ_t cross-entropy_t.
-    looks: entropy and spread of the attention maps of each video, averaged over its frames and
+    attention: entropy and spread of the attention maps of each video, averaged over its frames and
         clips, (V, 2); None for a model without attention. The entropy is in nats: ln 49 = 3.89
         looks everywhere, 0 at one location. The spread is the share of the locations that hold
         90 % of a map.
@@ -44,7 +45,7 @@ class VideoScores:
     videos: Ints
     scores: Floats
     loss: float
-    looks: Floats | None
+    attention: Floats | None
 
 
 def score_videos(
@@ -229,10 +230,10 @@ def write_csv(path: Path, rows: Sequence[Sequence[object]], random_weights: bool
     write_text(path, "".join(lines))
 
 
-def write_looks(path: Path, cache: FeatureCache, scored: VideoScores) -> None:
+def write_attention(path: Path, cache: FeatureCache, scored: VideoScores) -> None:
     """`attention.csv`: a row a video with the entropy and the spread of its attention maps."""
-    assert scored.looks is not None
-    rows = zip(scored.videos, scored.looks.tolist(), strict=True)
+    assert scored.attention is not None
+    rows = zip(scored.videos, scored.attention.tolist(), strict=True)
     lines = [[cache.paths[video], *map(repr, looks)] for video, looks in rows]
     write_csv(path, [["video", "entropy", "spread"], *lines], cache.random_weights)
 
@@ -246,7 +247,7 @@ def read_predictions(path: Path, cache: FeatureCache) -> tuple[Ints, Floats]:
     return _read_table(path, cache, 3, cache.classes)
 
 
-def read_looks(path: Path, cache: FeatureCache) -> tuple[Ints, Floats]:
+def read_attention(path: Path, cache: FeatureCache) -> tuple[Ints, Floats]:
     """The videos, and the entropy and spread of each, (V, 2), of an `attention.csv`.
 
     Raises:

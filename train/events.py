@@ -14,8 +14,9 @@ from attnact.errors import RunError
 from attnact.features import ROWS, FeatureCache
 from attnact.model import Model
 from attnact.train.clips import scored_clips
+from attnact.train.places import FeatureStore
 from attnact.train.runs import Run
-from attnact.train.store import FeatureStore, batches
+from attnact.train.store import batches
 from attnact.vocabulary import Split
 
 SHOWN, SCALE = 8, 16  # maps of a strip; pixels to a location

@@ -24,9 +24,9 @@ from attnact.train.config import TrainConfig
 from attnact.train.evaluate import metric, read_predictions
 from attnact.train.lockstep import FAILURES, LARGEST, stacks
 from attnact.train.loop import train_together
+from attnact.train.places import FeatureStore
 from attnact.train.runs import Run, create_run, open_run
 from attnact.train.selection import sides_of
-from attnact.train.store import FeatureStore
 from attnact.vocabulary import Split
 
 Cell = tuple[str, int, str]  # the name of a row, a seed, a fold
@@ -120,24 +120,25 @@ def train_grid(
 def train_here(
     cache: FeatureCache,
     open_store: Callable[[], FeatureStore],
+    device: torch.device,
     tensorboard: bool,
     folder: Path,
     cells: Mapping[Cell, TrainConfig],
 ) -> Outcomes:
     """Trains the cells in this process; those that another one trains are waited for.
 
-    open_store: opens the features, when the first cell's turn comes.
+    open_store: opens the features, when there is something to train.
+    device: which they are for.
     tensorboard: write TensorBoard's files too.
     """
-    store = open_store()
-    left = deque(_groups(cells, store.device))
+    left = deque(_groups(cells, device))
     idle = 0  # groups in a row of which other processes train every run
     while left:
         if idle >= len(left):
             time.sleep(SECONDS_BETWEEN_LOOKS)
         idle += 1
         busy: dict[Cell, TrainConfig] = {}
-        for cell, outcome in train_cells(folder, left.popleft(), cache, store, tensorboard):
+        for cell, outcome in train_cells(folder, left.popleft(), cache, open_store, tensorboard):
             if isinstance(outcome, RunBusyError):
                 busy[cell] = cells[cell]
                 continue
@@ -182,10 +183,12 @@ def train_cells(
     folder: Path,
     group: Mapping[Cell, TrainConfig],
     cache: FeatureCache,
-    store: FeatureStore,
+    open_store: Callable[[], FeatureStore],
     tensorboard: bool,
 ) -> Outcomes:
     """Trains whatever of the group is not yet trained; the run of each, or what it failed on."""
+    if not all((_path(folder, cell) / "summary.json").is_file() for cell in group):
+        open_store()  # before a run is begun
     left = {}
     for cell, config in group.items():
         try:
@@ -199,7 +202,7 @@ def train_cells(
             left[cell] = run
     if not left:
         return
-    for run, outcome in train_together(list(left.values()), cache, store, tensorboard):
+    for run, outcome in train_together(list(left.values()), cache, open_store(), tensorboard):
         cell = next(cell for cell, one in left.items() if one is run)
         yield cell, outcome if isinstance(outcome, Exception) else _whole(run, cache)
 
@@ -222,7 +225,8 @@ def _path(folder: Path, cell: Cell) -> Path:
 def _begin(path: Path, config: TrainConfig, cache: FeatureCache) -> Run:
     if not (path / "config.json").exists():
         sides_of(cache, config)  # before anything is written
-        return create_run(path, config, cache)
+        with suppress(RunError):  # another process has begun it since
+            return create_run(path, config, cache)
     run = open_run(path)
     if other := _unlike(run, config, cache):
         raise AttnactError(other)
@@ -247,13 +251,13 @@ def _unlike(run: Run, config: TrainConfig, cache: FeatureCache) -> str:
     """Why a run is not the one that is asked for; empty if it is."""
     if run.cache_digest != cache.digest:
         return f"{run.folder}: made with another cache; use another --name"
-    for name, asked in asdict(config).items():
-        chosen = getattr(run.config, name)
-        if chosen != asked:
-            return (
-                f"{run.folder}: made with {name} {chosen}, now asked for {asked}; use another "
-                "--name"
-            )
+    then, now = asdict(run.config), asdict(config)
+    if others := [name for name in now if then[name] != now[name]]:
+        made, asked = (", ".join(f"{n} {of[n]}" for n in others) for of in (then, now))
+        return (
+            f"{run.folder}: made with {made}, now asked for {asked}; choose as before "
+            f"(--config {run.folder}/config.json), or use another --name"
+        )
     return ""
 
 

@@ -49,9 +49,8 @@ def in_step(courses: Sequence[Course]) -> Iterator[tuple[int, Outcome]]:
         """To its next epoch, which then waits, or to its end."""
         course = courses[position]
         try:
-            if isinstance(line, Exception):
-                raise line
-            waiting[position] = course.send(line)
+            on = course.throw(line) if isinstance(line, Exception) else course.send(line)
+            waiting[position] = on
         except StopIteration as end:
             yield position, end.value
         except FAILURES as error:
@@ -63,8 +62,9 @@ def in_step(courses: Sequence[Course]) -> Iterator[tuple[int, Outcome]]:
         passes = [it for it in waiting.values() if it.phase == phase]
         if not passes:
             continue
-        with progress(phase, sum(it.config.epochs * it.every for it in passes), "clips") as advance:
-            advance(sum((it.epoch - 1) * it.every for it in passes), "")
+        every = sum(it.config.epochs * it.clips_visited for it in passes)
+        with progress(phase, every, "clips") as advance:
+            advance(sum((it.epoch - 1) * it.clips_visited for it in passes), "")
             while epochs := [it.epoch for it in waiting.values() if it.phase == phase]:
                 place = phase, min(epochs)
                 now = [i for i, it in waiting.items() if (it.phase, it.epoch) == place]

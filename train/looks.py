@@ -19,7 +19,8 @@ from attnact.progress import progress
 from attnact.train.clips import Clips, Ints
 from attnact.train.config import CLIP_FRAMES
 from attnact.train.evaluate import Floats
-from attnact.train.store import FeatureStore, batches
+from attnact.train.places import FeatureStore
+from attnact.train.store import batches
 
 FLAT = 1e-6  # of a map's largest value: what differs by less is equal but for rounding
 
@@ -28,7 +29,7 @@ CENTRE_WIDTH = ROWS / 4  # standard deviation of the centre map, in locations
 Maps = npt.NDArray[Any]  # (..., L), of any kind of float
 
 
-class Looks(NamedTuple):
+class VideoMaps(NamedTuple):
     """Where a model looks in one video.
 
     frames: that it looked at, as positions in the video, ascending, (n,).
@@ -52,7 +53,7 @@ class Agreement(NamedTuple):
 
 def frame_maps(
     cache: FeatureCache, model: Model, store: FeatureStore, clips: Clips, batch_size: int
-) -> list[Looks]:
+) -> list[VideoMaps]:
     """Where a model looks in each frame of the clips' videos, in the order of `np.unique`.
 
     A frame that stands in several clips has the mean of their maps. The repeats that fill up a
@@ -86,7 +87,7 @@ def frame_maps(
     for start, stop in pairwise(starts.tolist()):
         frames = np.flatnonzero(counts[start:stop])
         total, times = sums.numpy()[start + frames], counts[start + frames]
-        looks.append(Looks(frames, total / times[:, None].astype(np.float32)))
+        looks.append(VideoMaps(frames, total / times[:, None].astype(np.float32)))
     return looks
 
 
@@ -108,12 +109,12 @@ def centre_map() -> Floats:
     return centre
 
 
-def centre_agreement(looks: Sequence[Looks]) -> Floats:
+def centre_agreement(looks: Sequence[VideoMaps]) -> Floats:
     """How well each video's maps agree with the middle, mean over its frames, (V,)."""
     return _known_mean([agreement(maps, centre_map()) for _, maps in looks])
 
 
-def motion_agreement(looks: Sequence[Looks], motion: Sequence[Maps]) -> Agreement:
+def motion_agreement(looks: Sequence[VideoMaps], motion: Sequence[Maps]) -> Agreement:
     """How well each video's maps agree with the motion at their frames.
 
     The control is every map with the motion at the video's other frames: exactly the mean over
@@ -135,7 +136,7 @@ def motion_agreement(looks: Sequence[Looks], motion: Sequence[Maps]) -> Agreemen
     return Agreement(*found)
 
 
-def pair_agreement(models: Sequence[Sequence[Looks]]) -> dict[tuple[int, int], Agreement]:
+def pair_agreement(models: Sequence[Sequence[VideoMaps]]) -> dict[tuple[int, int], Agreement]:
     """How well each two of some models agree, at the frames that all of them looked at.
 
     The control is a map of the one model with a map of the other in another video, any frame of it
@@ -159,7 +160,7 @@ def pair_agreement(models: Sequence[Sequence[Looks]]) -> dict[tuple[int, int], A
     return found
 
 
-def seed_agreement(models: Sequence[Sequence[Looks]]) -> Agreement:
+def seed_agreement(models: Sequence[Sequence[VideoMaps]]) -> Agreement:
     """How well models that differ in their seed agree: the mean over all pairs of them.
 
     Args:
@@ -184,7 +185,7 @@ def _both_known(units: Floats) -> Floats:
     return units[:, ~np.isnan(units).any((0, 2))]
 
 
-def _at_common_frames(looks: Sequence[Looks]) -> Floats:
+def _at_common_frames(looks: Sequence[VideoMaps]) -> Floats:
     """The maps of K models at the frames they all looked at, as `_unit`s, (K, n, L)."""
     common = looks[0].frames
     for other in looks[1:]:

@@ -30,15 +30,15 @@ from attnact.train.evaluate import (
     metric,
     metric_name,
     score_videos,
-    write_looks,
+    write_attention,
     write_predictions,
 )
 from attnact.train.initial import new_model
 from attnact.train.lockstep import Course, Outcome, in_step
 from attnact.train.optimizer import new_optimizer
+from attnact.train.places import FeatureStore
 from attnact.train.runs import Run, only_here
 from attnact.train.selection import FINAL, SELECTION, best_epoch, cost, fold_videos, sides_of
-from attnact.train.store import FeatureStore
 from attnact.vocabulary import Split
 
 if TYPE_CHECKING:
@@ -145,8 +145,8 @@ def _finish(training: Training, scored: VideoScores, chosen: dict[str, int]) -> 
     """
     run, cache = training.run, training.cache
     write_predictions(run.predictions, cache, scored)
-    if scored.looks is not None:
-        write_looks(run.looks, cache, scored)
+    if scored.attention is not None:
+        write_attention(run.attention, cache, scored)
     run.finish({**describe_scores(cache, scored), "fold": run.config.fold, **chosen})
     if training.events is not None:
         training.events.finish(run.summary())
@@ -161,7 +161,9 @@ def score_test(run: Run, cache: FeatureCache, store: FeatureStore, model: Model)
 
 def describe_scores(cache: FeatureCache, scored: VideoScores) -> dict[str, Any]:
     """The result in numbers, for `summary.json`."""
-    entropy, spread = (None, None) if scored.looks is None else scored.looks.mean(0).tolist()
+    entropy, spread = (
+        (None, None) if scored.attention is None else scored.attention.mean(0).tolist()
+    )
     return {
         "metric": metric_name(cache.multi_label),
         "value": metric(scored.scores, cache.labels[scored.videos]),
@@ -191,7 +193,7 @@ def _fit(
     enough: float,
     state: Mapping[str, Any],
 ) -> Generator[Pass, Line, tuple[Model, dict[str, Any]]]:
-    """One phase, from the state if the state is of this phase; gives its last model and state.
+    """One phase, from the state if the state is of this phase; gives its model, and how far it is.
 
     It ends after the first epoch that costs no more than `enough`, at the latest after the epochs
     of the config.
@@ -200,11 +202,11 @@ def _fit(
     torch.manual_seed(config.seed)
     model = new_model(config, training.cache).to(store.device)
     optimizer = new_optimizer(model, config)
-    state, done = dict(state), 0
-    history = json.loads(state["history"])
+    history, done = json.loads(state["history"]), 0
     if state["phase"] == phase:
         _take_up(training.run, state, model, optimizer)
         done = state["epoch"]
+    so_far = {name: state[name] for name in ("phase", "epoch", "history")}
     module, clips, labels = ranks.parallel(model), training.clips(videos), training.labels
     for epoch in range(done + 1, config.epochs + 1):
         if done and cost(config, history[-1]) <= enough:
@@ -217,16 +219,11 @@ def _fit(
         if held is not None:
             line |= _validate(training, model, held)
         history.append(ranks.from_first(line.copy))  # one for all, since they decide by it
-        state = {
-            "phase": phase,
-            "epoch": epoch,
-            "history": json.dumps(history),
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        }
+        so_far = {"phase": phase, "epoch": epoch, "history": json.dumps(history)}
         if ranks.rank() == 0:
-            _save_epoch(training, history, state, model)
-    return model, state
+            tensors = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            _save_epoch(training, history, {**so_far, **tensors}, model)
+    return model, so_far
 
 
 def _take_up(

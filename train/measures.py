@@ -21,6 +21,7 @@ from attnact.train.evaluate import Floats
 
 LEVEL = 0.95  # of every interval
 
+SAMPLES = 10_000  # resamples
 CELLS = 1 << 21  # resamples × videos worked on at once: 16 MiB an array
 
 Groups = Sequence[str] | npt.NDArray[Any]  # (V,) names or numbers
@@ -49,9 +50,7 @@ def bootstrap(
     statistic: Callable[[Floats], Floats],
     videos: int,
     groups: Groups | None = None,
-    *,
-    seed: int = 0,
-    samples: int = 10_000,
+    samples: int = SAMPLES,
 ) -> Interval:
     """The percentile bootstrap interval of a statistic of V videos, averaged over S seeds.
 
@@ -60,10 +59,9 @@ def bootstrap(
             each seed, (k, S); NaN where a resample has none.
         videos: V.
         groups: of the videos; each is its own without. One group alone gives no interval.
-        seed: of the resamples.
         samples: how many resamples.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     value = statistic(np.ones((1, videos)))[0]
     seeds = np.flatnonzero(~np.isnan(value))
     if not len(seeds):
@@ -79,7 +77,7 @@ def bootstrap(
 
 
 def bootstrap_mean(
-    values: Floats, groups: Groups | None = None, *, seed: int = 0, samples: int = 10_000
+    values: Floats, groups: Groups | None = None, samples: int = SAMPLES
 ) -> Interval:
     """The mean over the videos of (S, V) or (V,), and its interval; see `bootstrap`."""
     rows = np.atleast_2d(values)
@@ -91,64 +89,46 @@ def bootstrap_mean(
             result: Floats = (times @ sums) / (times @ counts)
         return result
 
-    return bootstrap(mean, rows.shape[1], groups, seed=seed, samples=samples)
+    return bootstrap(mean, rows.shape[1], groups, samples)
 
 
-def paired_difference(
-    a: Floats, b: Floats, groups: Groups | None = None, *, seed: int = 0, samples: int = 10_000
-) -> Interval:
+def paired_difference(a: Floats, b: Floats, groups: Groups | None = None) -> Interval:
     """By how much the mean of a is over that of b, on the same videos with the same seeds.
 
     Accuracy is a mean: of 1 for each video that is right and 0 for each that is wrong. A resample
     takes a video and a seed from both models or from neither, so what is hard for both cancels.
-
-    Raises:
-        ValueError: a and b differ in shape; without the same seeds there are no pairs of them,
-            and the means over the seeds, (V,), are what can be compared.
     """
-    if np.shape(a) != np.shape(b):
-        raise ValueError(f"no pairs between {np.shape(a)} and {np.shape(b)} values")
-    return bootstrap_mean(np.subtract(a, b, dtype=np.float64), groups, seed=seed, samples=samples)
+    return bootstrap_mean(np.subtract(a, b, dtype=np.float64), groups)
 
 
-def paired_metric_difference(
+def paired_precision_difference(
     a: Floats,
     b: Floats,
     labels: npt.NDArray[np.int64],
     groups: Groups | None = None,
-    *,
-    seed: int = 0,
-    samples: int = 10_000,
+    samples: int = 2_000,
 ) -> Interval:
-    """By how much scores a are better than b by the data set's metric (`evaluate.metric`).
+    """By how much the mean average precision of scores a is over that of scores b.
 
     Args:
-        a: scores of one model, (S, V, N) or (V, N).
+        a: scores of one model, (S, V, N).
         b: scores of the other, likewise, of the same seeds and videos.
-        labels: (V,) for accuracy, (V, N) for mean average precision.
+        labels: (V, N), 0 and 1.
         groups: of the videos.
-        seed: of the resamples.
         samples: how many resamples.
-
-    Raises:
-        ValueError: a and b differ in shape.
     """
-    if np.shape(a) != np.shape(b):
-        raise ValueError(f"no pairs between {np.shape(a)} and {np.shape(b)} values")
-    if labels.ndim == 1:
-        right_a, right_b = a.argmax(-1) == labels, b.argmax(-1) == labels
-        return paired_difference(right_a, right_b, groups, seed=seed, samples=samples)
-    pairs = list(zip(a, b, strict=True)) if a.ndim == 3 else [(a, b)]
 
     def difference(times: Floats) -> Floats:
-        means = [[_mean_precision(times, x, labels) for x in pair] for pair in pairs]
+        means = [
+            [_mean_precision(times, x, labels) for x in pair] for pair in zip(a, b, strict=True)
+        ]
         return np.stack([x - y for x, y in means], axis=1)
 
-    return bootstrap(difference, len(labels), groups, seed=seed, samples=samples)
+    return bootstrap(difference, len(labels), groups, samples)
 
 
 def error_by_quartile(
-    agreement: Floats, wrong: Floats, groups: Groups | None = None, *, seed: int = 0
+    agreement: Floats, wrong: Floats, groups: Groups | None = None
 ) -> list[Interval]:
     """The error rate of the quarter of the videos that agree least, of the next, and so on.
 
@@ -157,20 +137,17 @@ def error_by_quartile(
             and a video without any is in none. Each seed has quarters of its own.
         wrong: 1 where the video was got wrong, else 0, in the same shape.
         groups: of the videos.
-        seed: of the resamples.
     """
     quarter = np.apply_along_axis(_quarters, -1, np.asarray(agreement, np.float64))
     parts = [np.where(quarter == q, wrong, np.nan) for q in range(4)]
-    return [bootstrap_mean(part, groups, seed=seed) for part in parts]
+    return [bootstrap_mean(part, groups) for part in parts]
 
 
 def error_trend(
     agreement: Floats,
     wrong: Floats,
     groups: Groups | None = None,
-    *,
-    seed: int = 0,
-    samples: int = 10_000,
+    samples: int = SAMPLES,
 ) -> Interval:
     """The chance that a video that was got wrong agrees less than one that was got right.
 
@@ -182,7 +159,6 @@ def error_trend(
         agreement: as in `error_by_quartile`.
         wrong: likewise.
         groups: of the videos.
-        seed: of the resamples.
         samples: how many resamples.
     """
     rows = list(zip(np.atleast_2d(agreement), np.atleast_2d(wrong), strict=True))
@@ -190,7 +166,7 @@ def error_trend(
     def trend(times: Floats) -> Floats:
         return np.stack([_share_below(times, *row) for row in rows], axis=1)
 
-    return bootstrap(trend, rows[0][0].size, groups, seed=seed, samples=samples)
+    return bootstrap(trend, rows[0][0].size, groups, samples)
 
 
 def _resamples(groups: Groups, rng: np.random.Generator, samples: int) -> Iterator[Floats]:

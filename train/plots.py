@@ -1,5 +1,6 @@
 """Pictures: a sweep, a confusion matrix, and a clip with the attention over it."""
 
+import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter1d
 
 from attnact.features import LOCATIONS, ROWS
+from attnact.files import write_bytes
 from attnact.train.evaluate import MASS
 from attnact.train.fonts import families
 from attnact.train.grid import Grid
@@ -199,7 +201,7 @@ def _show(axes: Any, image: Frames, label: str) -> None:
 @contextmanager
 def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
     """A figure of so many inches, written to the PNG when it is drawn."""
-    part = path.with_suffix(".part.png")
+    picture = io.BytesIO()
     with (
         rc_context({"font.family": families(), "text.parse_math": False}),  # a $ is a $
         warnings.catch_warnings(),
@@ -208,5 +210,5 @@ def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
         figure = Figure(size, layout="constrained")
         yield figure
         FigureCanvasAgg(figure)
-        figure.savefig(part, dpi=130, metadata={"Software": None})
-    part.replace(path)
+        figure.savefig(picture, format="png", dpi=130, metadata={"Software": None})
+    write_bytes(path, picture.getvalue())

@@ -16,8 +16,8 @@ from attnact.train.evaluate import (
     write_predictions,
 )
 from attnact.train.loop import describe_scores, score_test
+from attnact.train.places import FeatureStore
 from attnact.train.runs import Run
-from attnact.train.store import FeatureStore
 
 
 def evaluate(run: Run, cache: FeatureCache, store: FeatureStore) -> dict[str, Any]:
@@ -28,10 +28,13 @@ def evaluate(run: Run, cache: FeatureCache, store: FeatureStore) -> dict[str, An
     """
     checkpoint = load_checkpoint(run.model, store.device)
     scored = score_test(run, cache, store, checkpoint.model)
+    result = describe_scores(cache, scored)
     if ranks.rank() == 0:
         write_predictions(run.predictions, cache, scored)
         write_breakdown(run.folder, cache, scored)
-    return describe_scores(cache, scored)
+        if not run.finished and not run.state.exists():  # an imported model
+            run.finish({**result, "fold": run.config.fold})
+    return result
 
 
 def write_breakdown(folder: Path, cache: FeatureCache, scored: VideoScores) -> None:

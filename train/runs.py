@@ -9,6 +9,7 @@ attention.csv      a row a test video: how widely the model looked
 summary.json       the result; a run that has it is finished
 """
 
+import glob
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -55,7 +56,7 @@ class Run:
         return self.folder / "predictions.csv"
 
     @property
-    def looks(self) -> Path:
+    def attention(self) -> Path:
         """How widely the model looked in the test videos."""
         return self.folder / "attention.csv"
 
@@ -103,7 +104,7 @@ def create_run(folder: Path, config: TrainConfig, cache: FeatureCache) -> Run:
     """
     path = folder / "config.json"
     if path.exists():
-        raise _taken(folder)
+        raise taken(folder)
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder, config, cache.path.resolve(), cache.digest)
     content = {
@@ -116,7 +117,7 @@ def create_run(folder: Path, config: TrainConfig, cache: FeatureCache) -> Run:
     try:
         write_new(path, json.dumps(seal(content, free="cache"), indent=1) + "\n")
     except FileExistsError:  # by another process since
-        raise _taken(folder) from None
+        raise taken(folder) from None
     return run
 
 
@@ -126,6 +127,10 @@ def open_run(folder: Path) -> Run:
     Raises:
         RunError: there is none in the folder, or its config is damaged.
     """
+    if not (folder / "config.json").is_file():
+        near = next(Path("runs").glob(f"*/{glob.escape(folder.name)}/config.json"), None)
+        hint = f"did you mean {near.parent}?" if near else "is this the folder of a run?"
+        raise RunError(f"{folder}/config.json: no such file; {hint}")
     content = _read_json(folder / "config.json")
     try:
         check_seal(content, free="cache")  # whose digest says whether it is the same cache
@@ -177,13 +182,14 @@ def free_name(folder: Path, config: TrainConfig) -> Path:
     return path
 
 
-def _taken(folder: Path) -> RunError:
+def taken(folder: Path) -> RunError:
+    """What is said of a folder that holds a run already."""
     return RunError(f"{folder}: holds a run; --resume it, or choose another --name")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise RunError(f"{path}: no such file; is this the folder of a (finished) run?")
+        raise RunError(f"{path}: no such file; has the run finished?")
     try:
         return parse(path.read_text(encoding="utf-8"))
     except ValueError as error:

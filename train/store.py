@@ -27,20 +27,6 @@ from attnact.train.widen import Stored, widen
 from attnact.vocabulary import Place, Split
 from attnact.windows import Window, Windows
 
-__all__ = [
-    "Batch",
-    "DiskStore",
-    "FeatureStore",
-    "MemoryStore",
-    "batches",
-    "bytes_of",
-    "describe",
-    "moved",
-    "open_store",
-    "untaught",
-    "videos_in",
-]
-
 ROOM = 0.7  # of the free memory; the rest is for the model and for other programs
 
 

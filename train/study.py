@@ -13,14 +13,14 @@ import numpy as np
 from attnact.features import FeatureCache
 from attnact.provenance import RANDOM_WEIGHTS
 from attnact.train import plots
-from attnact.train.by_video import compare, groups_of, looks_of, right_of, row_videos
-from attnact.train.clips import clip_step
+from attnact.train.by_video import attention_of, compare, groups_of, right_of, row_videos
+from attnact.train.clips import step_at
 from attnact.train.evaluate import metric_name
 from attnact.train.grid import Grid, Row
 from attnact.train.looks import (
     Agreement,
-    Looks,
     Maps,
+    VideoMaps,
     centre_agreement,
     motion_agreement,
     pair_agreement,
@@ -43,8 +43,8 @@ class Seen:
     """
 
     row: Row
-    at: Mapping[float, Mapping[int, Sequence[Looks]]]
-    own: Mapping[int, Sequence[Looks]]
+    at: Mapping[float, Mapping[int, Sequence[VideoMaps]]]
+    own: Mapping[int, Sequence[VideoMaps]]
 
     @property
     def name(self) -> str:
@@ -99,7 +99,7 @@ def what_does_lambda_do(folder: Path, rows: Sequence[Row], cache: FeatureCache) 
     table, spreads = [header], []
     for row in rows:
         groups = groups_of(row, cache)
-        looks = np.stack([looks_of(row, seed, cache) for seed in row.runs])  # (S, V, 2)
+        looks = np.stack([attention_of(row, seed, cache) for seed in row.runs])  # (S, V, 2)
         entropy, spread = (bootstrap_mean(looks[..., i], groups) for i in (0, 1))
         spreads.append(spread)
         paired = row is not rows[0] and set(row.runs) & set(rows[0].runs)
@@ -156,10 +156,8 @@ def does_the_frame_rate_matter(folder: Path, seen: Sequence[Seen], cache: Featur
         for i, j in combinations(range(len(RATES)), 2):
             pair = stacked([of_seed[i, j] for of_seed in found])
             # A slow video's clips are the same at both rates, and so are their maps.
-            form, videos = it.row.config.clip_form, row_videos(it.row, cache).tolist()
-            alike = [
-                len({clip_step(cache, v, RATES[k], form) for k in (i, j)}) == 1 for v in videos
-            ]
+            form, own = it.row.config.clip_form, cache.frame_rates[row_videos(it.row, cache)]
+            alike = [len({step_at(known, RATES[k], form) for k in (i, j)}) == 1 for known in own]
             pair.same[:, alike] = np.nan
             more = bootstrap_mean(pair.same - pair.other, groups)
             rates = f"{RATES[i]:g} and {RATES[j]:g}"

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import fields
 
+import numpy as np
+
 from attnact.features import FeatureCache
 from attnact.train.config import TrainConfig, resolve
 from attnact.train.grid import overlapping
@@ -12,11 +14,8 @@ def mean_sd(values: Sequence[float]) -> str:
     """`71.23 ± 0.80`; a single value has no spread to show, and none is a blank."""
     if not values:
         return ""
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return f"{mean:.2f}"
-    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return f"{mean:.2f} ± {variance**0.5:.2f}"
+    spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.2f}{spread}"
 
 
 def percent(values: Sequence[float]) -> list[float]:

@@ -12,8 +12,9 @@ from attnact.features import FeatureCache
 from attnact.memory import keep_freed_memory
 from attnact.train.config import TrainConfig
 from attnact.train.grid import Cell, Outcomes, train_cells
+from attnact.train.places import FeatureStore
 from attnact.train.runs import Run
-from attnact.train.store import FeatureStore, open_store, videos_in
+from attnact.train.store import open_store, videos_in
 
 
 def train_on(
@@ -53,7 +54,8 @@ def _train(
         videos = videos_in(cache, [config.fold])
         store = open_store(cache, videos, features_in, torch.device(place[-1]))  # type: ignore[arg-type]
         _held[place] = cache, store
-    ((_, outcome),) = train_cells(folder, {cell: config}, *_held[place], tensorboard)
+    cache, store = _held[place]
+    ((_, outcome),) = train_cells(folder, {cell: config}, cache, lambda: store, tensorboard)
     if isinstance(outcome, Exception):
         raise outcome
     return outcome

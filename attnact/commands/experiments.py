@@ -19,6 +19,7 @@ from attnact.cli_options import (
     options_of,
 )
 from attnact.commands.opening import find_cache, open_engine, open_features, run_folder
+from attnact.errors import RunError
 from attnact.progress import note
 from attnact.train.config import TrainConfig
 
@@ -60,8 +61,7 @@ def sweep_lambda(lambdas: str, **options: Any) -> None:
     from attnact.train.sweep import sweep_rows, write_sweep
 
     penalties = choices(lambdas, float)
-    it = _train(lambda config: sweep_rows(config, penalties), **options)
-    _show(write_sweep(it.folder, it.cache, it.grid, it.config, it.folds), it.grid)
+    _show(write_sweep, _train(lambda config: sweep_rows(config, penalties), **options))
 
 
 @click.command()
@@ -78,8 +78,7 @@ def table1(**options: Any) -> None:
     """
     from attnact.train.table1 import table1_rows, write_table1
 
-    it = _train(table1_rows, **options)
-    _show(write_table1(it.folder, it.cache, it.grid, it.config, it.folds), it.grid)
+    _show(write_table1, _train(table1_rows, **options))
 
 
 @click.command()
@@ -98,7 +97,7 @@ def study(**options: Any) -> None:
     from attnact.train.table1 import table1_rows
 
     it = _train(table1_rows, **options)
-    _show(write_study(it.folder, it.cache, it.open_store(), it.grid, it.config, it.folds), it.grid)
+    _show(partial(write_study, it.open_store), it)
 
 
 class Trained(NamedTuple):
@@ -127,6 +126,7 @@ def _train(
     tensorboard: bool,
     **options: Any,
 ) -> Trained:
+    from attnact.devices import best_device
     from attnact.train.config import resolve
     from attnact.train.grid import train_grid, train_here
 
@@ -135,10 +135,12 @@ def _train(
     wanted, all_seeds = rows(config), choices(seeds, int)
     chosen = choices(folds, str, list(found.folds)) if folds else [config.fold]
     folder = run_folder(found, name)
+    if (folder / "config.json").exists():
+        raise RunError(f"{folder}: is a run; use another --name")
     open_store = once(partial(open_features, found, chosen, features_in, device))
     with open_engine(engine, address, task_cpus, task_gpus, device) as cluster:
         if cluster is None:
-            train = partial(train_here, found, open_store, tensorboard)
+            train = partial(train_here, found, open_store, best_device(device), tensorboard)
         else:
             from attnact.train.tasks import train_on
 
@@ -147,11 +149,12 @@ def _train(
     return Trained(folder, found, open_store, grid, config, chosen)
 
 
-def _show(text: str, grid: Any) -> None:
-    click.echo(text)
-    for path, reason in grid.failures:
+def _show(write: Callable[..., str], it: Trained) -> None:
+    """What failed, and then what is written of the rest."""
+    for path, reason in it.grid.failures:
         click.echo(f"attnact: failed: {path}: {reason}", err=True)
-    if grid.failures:
+    click.echo(write(it.folder, it.cache, it.grid, it.config, it.folds))
+    if it.grid.failures:
         sys.exit(1)
 
 

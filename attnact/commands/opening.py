@@ -45,14 +45,13 @@ def run_folder(cache: Any, name: str) -> Path:
 
 def open_features(cache: Any, folds: list[str], place: str, device: str | None) -> Any:
     """The features of the videos of some folds, and a line that says where they are."""
-    import torch
-
     from attnact import ranks
+    from attnact.devices import best_device
     from attnact.memory import keep_freed_memory
     from attnact.train.store import describe, open_store, untaught, videos_in
 
     keep_freed_memory()
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = best_device(device)
     videos = videos_in(cache, folds)
     store = open_store(cache, videos, place, where)  # type: ignore[arg-type]  # a checked choice
     by = f", {ranks.count()} processes" if ranks.count() > 1 else ""

@@ -26,16 +26,18 @@ weights_option = click.option(
 @click.argument("run", type=FilePath)
 @click.argument("videos", nargs=-1, type=FilePath, required=True)
 @click.option("--top", default=3, show_default=True, help="Classes to show a video.")
-@click.option("--csv", "form", flag_value="csv", help="All scores, a row a video.")
-@click.option("--json", "form", flag_value="json", help="All scores, a JSON object a line.")
-@click.option("--timeline", "form", flag_value="timeline", help="CSV of all scores, a row a clip.")
+@click.option("--csv", "as_csv", is_flag=True, help="All scores, a row a video.")
+@click.option("--json", "as_json", is_flag=True, help="All scores, a JSON object a line.")
+@click.option("--timeline", is_flag=True, help="CSV of all scores, a row a clip.")
 @weights_option
 @device_option
 def predict(
     run: Path,
     videos: tuple[Path, ...],
     top: int,
-    form: str | None,
+    as_csv: bool,
+    as_json: bool,
+    timeline: bool,
     weights: Path | None,
     device: str | None,
 ) -> None:
@@ -53,14 +55,16 @@ def predict(
 
     if top < 1:
         raise click.UsageError("--top must be at least 1")
+    if as_csv + as_json + timeline > 1:
+        raise click.UsageError("give one of --csv, --json and --timeline")
     recogniser = Recogniser(run, weights, device)
     files = [file for path in videos for file in videos_meant(path)]
-    write = {"csv": _write_csv, "json": _write_json, "timeline": _write_timeline}.get(
-        form or "", _write_table(top, max(len(str(file)) for file in files))
-    )
+    write = _write_table(top, max(len(str(file)) for file in files))
+    if as_csv or as_json or timeline:
+        write = _write_csv if as_csv else _write_json if as_json else _write_timeline
     _warn_of_random_weights(recogniser)
-    if form in ("csv", "timeline"):
-        columns = ["video", "prediction"] if form == "csv" else ["video", "start", "end"]
+    if as_csv or timeline:
+        columns = ["video", "prediction"] if as_csv else ["video", "start", "end"]
         header = [*columns, *recogniser.classes]
         _row(sys.stdout, marked(header, _of_random_weights(recogniser)))
     with closing(recogniser.scored_clips(files)) as scored:
@@ -96,8 +100,8 @@ def visualize(
 
     recogniser = Recogniser(run, weights, device)
     found = find_videos(recogniser, videos)
-    if missing_encoder():
-        warning = f"this PyAV lacks {missing_encoder()}, so no MP4 is written"
+    if encoder := missing_encoder():
+        warning = f"this PyAV lacks {encoder}, so no MP4 is written"
         click.echo(f"attnact: warning: {warning}", err=True)
 
     def draw(file: Path, video: Any) -> None:

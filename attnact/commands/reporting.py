@@ -25,12 +25,13 @@ def report(runs: tuple[Path, ...], out: Path, videos: int, device: str | None) -
     \b
     Example: attnact report runs/hmdb51/first runs/hmdb51/table1 -o hmdb51.html
     """
-    import torch
-
+    from attnact.devices import best_device
     from attnact.page.write import write_page
 
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    for note in write_page(runs, out, videos, where):
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise click.UsageError(f"--out {out} is no page; as in report.html")
+
+    for note in write_page(runs, out, videos, best_device(device)):
         click.echo(note, err=True)
     click.echo(out)
 

@@ -23,7 +23,6 @@ from attnact.train.config import TrainConfig
 @click.option("--resume", type=FilePath, help="Folder of a run to go on with; no other options.")
 @features_in_option
 @device_option
-@click.option("--no-validation", is_flag=True, help="Train on all; the epochs are not chosen.")
 @click.option("--tensorboard", is_flag=True, help="Also write TensorBoard's files into the run.")
 @config_option(TrainConfig)
 @options_of(TrainConfig)
@@ -33,7 +32,6 @@ def train(
     resume: Path | None,
     features_in: str,
     device: str | None,
-    no_validation: bool,
     tensorboard: bool,
     **options: Any,
 ) -> None:
@@ -50,18 +48,19 @@ def train(
     from attnact import ranks
     from attnact.train import loop, runs
 
-    if resume is not None and (given(options) or cache or name or no_validation):
+    if resume is not None and (given(options) or cache or name):
         raise click.UsageError("--resume takes every choice from the run; give no others")
-    wanted = {**options, **({"validation": 0.0} if no_validation else {})}
     with ranks.joined(device) as own_device:
         if resume is not None:
             run = ranks.from_first(lambda: runs.open_run(resume))
             found = run.open_cache()
+            store = open_features(found, [run.config.fold], features_in, own_device)
         else:
             found = find_cache(cache)
-            run = ranks.from_first(lambda: _begin(found, name, wanted))
+            path, config = ranks.from_first(lambda: _choose(found, name, options))
+            store = open_features(found, [config.fold], features_in, own_device)
+            run = ranks.from_first(lambda: runs.create_run(path, config, found))
         try:
-            store = open_features(found, [run.config.fold], features_in, own_device)
             result = loop.train(run, found, store, tensorboard)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"attnact train --resume {run.folder}") from None
@@ -69,8 +68,8 @@ def train(
             _show_result(run.folder, result)
 
 
-def _begin(cache: Any, name: str | None, wanted: dict[str, Any]) -> Any:
-    """A new run with these choices."""
+def _choose(cache: Any, name: str | None, wanted: dict[str, Any]) -> tuple[Path, TrainConfig]:
+    """The folder and the choices of a new run, of which nothing is written yet."""
     from attnact.train import runs
     from attnact.train.config import resolve, unread
     from attnact.train.selection import sides_of
@@ -81,9 +80,10 @@ def _begin(cache: Any, name: str | None, wanted: dict[str, Any]) -> Any:
         click.echo(f"attnact: warning: {what} does not use {', '.join(ignored)}", err=True)
     folder = Path("runs", cache.path.stem)
     path = runs.free_name(folder, config) if name is None else run_folder(cache, name)
-    if not (path / "config.json").exists():
-        sides_of(cache, config)  # before anything is written
-    return runs.create_run(path, config, cache)
+    if (path / "config.json").exists():
+        raise runs.taken(path)
+    sides_of(cache, config)
+    return path, config
 
 
 @click.command()

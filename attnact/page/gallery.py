@@ -20,8 +20,9 @@ from attnact.motion import resize_of
 from attnact.page.pool import Guess, PoolVideo, choose, open_caches, tested_videos
 from attnact.page.read import Setting, ShownRun
 from attnact.train.clips import Ints, scored_clips
-from attnact.train.looks import Looks, frame_maps
-from attnact.train.store import FeatureStore, open_store
+from attnact.train.looks import VideoMaps, frame_maps
+from attnact.train.places import FeatureStore
+from attnact.train.store import open_store
 
 SHOWN = 8  # frames of a video
 FRAME_BOX = 208, 160  # pixels, the width and the height that a frame must fit
@@ -43,7 +44,7 @@ class GalleryVideo:
     strip: str
     size: tuple[int, int]
     guesses: dict[int, Guess]
-    maps: dict[int, Looks]
+    maps: dict[int, VideoMaps]
 
 
 def make_gallery(
@@ -75,11 +76,11 @@ def _looks(
     chosen: Sequence[PoolVideo],
     device: torch.device,
     notes: list[str],
-) -> dict[Path, dict[int, Looks]]:
+) -> dict[Path, dict[int, VideoMaps]]:
     """File -> number of the setting -> where it looks there, as far as models and features are."""
     wanted = _wanted(settings, caches, chosen, notes)
     stores: dict[str, FeatureStore] = {}
-    found: dict[Path, dict[int, Looks]] = {}
+    found: dict[Path, dict[int, VideoMaps]] = {}
     for (number, _), (run, names) in wanted.items():
         cache = caches[run.run.cache_digest]
         try:
@@ -103,7 +104,7 @@ def _wanted(
 ) -> dict[tuple[int, Path], tuple[ShownRun, list[str]]]:
     """(number of the setting, folder of the run) -> the run, and the videos that it speaks for."""
     wanted: dict[tuple[int, Path], tuple[ShownRun, list[str]]] = {}
-    elsewhere = set()
+    elsewhere: list[str] = []
     for tested in chosen:
         for number, guess in tested.guesses.items():
             if settings[number].config.model != "attention":
@@ -112,11 +113,12 @@ def _wanted(
             if resize_of(caches[guess.run.run.cache_digest].provenance) != resize_of(
                 tested.cache.provenance
             ):
-                elsewhere.add(settings[number].name)
+                elsewhere.append(settings[number].name)
                 continue
             name = guess.predictions.videos[guess.row]
             wanted.setdefault((number, guess.run.run.folder), (guess.run, []))[1].append(name)
-    notes += [f"{name} has no maps here: it saw another part of the frames" for name in elsewhere]
+    names = dict.fromkeys(elsewhere)
+    notes += [f"{name} has no maps here: it saw another part of the frames" for name in names]
     return wanted
 
 
@@ -130,14 +132,14 @@ def _store(
     return open_store(cache, videos, "auto", device)
 
 
-def _maps(run: ShownRun, cache: FeatureCache, store: FeatureStore, videos: Ints) -> list[Looks]:
+def _maps(run: ShownRun, cache: FeatureCache, store: FeatureStore, videos: Ints) -> list[VideoMaps]:
     """Where the run's model looks in each of the videos, in their order."""
     config, model = run.run.config, load_checkpoint(run.run.model, store.device).model
     clips = scored_clips(cache, videos, config)
     return frame_maps(cache, model, store, clips, config.batch_size)
 
 
-def _video(path: Path, tested: PoolVideo, looks: Mapping[int, Looks]) -> GalleryVideo:
+def _video(path: Path, tested: PoolVideo, looks: Mapping[int, VideoMaps]) -> GalleryVideo:
     """The frames are spread over those that the first model looked at.
 
     Of a model that looked at others, by another frame rate, the map nearest in time is taken.
@@ -154,7 +156,7 @@ def _video(path: Path, tested: PoolVideo, looks: Mapping[int, Looks]) -> Gallery
     maps = {}
     for number, (frames, of_frames) in looks.items():
         nearest = np.abs(frames - wanted[:, None]).argmin(1)
-        maps[number] = Looks(frames[nearest], of_frames[nearest])
+        maps[number] = VideoMaps(frames[nearest], of_frames[nearest])
     guess = next(iter(tested.guesses.values()))
     true, name = guess.predictions.true(guess.row), guess.predictions.videos[guess.row]
     return GalleryVideo(name, true, wanted.tolist(), strip, size, tested.guesses, maps)

@@ -1,7 +1,6 @@
 """What run folders tell of themselves: their choices, epochs and scores, without their cache."""
 
 import csv
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from attnact.errors import RunError
 from attnact.page.folders import names_of, tree
+from attnact.sealed import parse
 from attnact.train.config import TrainConfig, effective, idle
 from attnact.train.evaluate import Floats, metric, metric_name
 from attnact.train.runs import Run, open_run
@@ -250,7 +250,8 @@ def _common_name(names: Sequence[str]) -> str:
     if len(names) == 1:
         return names[0]
     heads = {name.rpartition("-fold")[0] for name in names}
-    return heads.pop() or names[0] if len(heads) == 1 else f"{names[0]} and {len(names) - 1} more"
+    head = heads.pop() if len(heads) == 1 else ""
+    return head or f"{names[0]} and {len(names) - 1} more"
 
 
 def _text(value: Any) -> str:
@@ -259,7 +260,7 @@ def _text(value: Any) -> str:
 
 def _history(path: Path) -> list[dict[str, Any]]:
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [parse(line) for line in path.read_text(encoding="utf-8").splitlines()]
         for line in lines:
             for name in ("epoch", "loss", "validation", "validation_loss"):
                 if name in line:

@@ -26,11 +26,9 @@ class Found:
     pictures: list[str] = field(default_factory=list)  # data URIs
 
 
-def find_tables(paths: Sequence[Path]) -> list[Found]:
-    """What these folders and those in them hold of Table 1, the λ sweep and the study.
-
-    Raises:
-        RunError: a file of them is damaged.
+def find_tables(paths: Sequence[Path]) -> tuple[list[Found], list[str]]:
+    """What these folders and those in them hold of Table 1, the λ sweep and the study; and a line
+    for each folder of which a file is damaged.
     """
     folders: dict[Path, Path] = {}
     for folder in chain.from_iterable(tree(path).others for path in paths):
@@ -40,11 +38,14 @@ def find_tables(paths: Sequence[Path]) -> list[Found]:
         for folder in folders.values()
         if any((folder / name).is_file() for name in ("table1.csv", "sweep.csv", "study/study.md"))
     ]
-    return [
-        part
-        for folder, name in zip(holding, names_of(holding), strict=True)
-        for part in _tables(folder, name) + _study(folder / "study", name)
-    ]
+    found: list[Found] = []
+    notes = []
+    for folder, name in zip(holding, names_of(holding), strict=True):
+        try:
+            found += _tables(folder, name) + _study(folder / "study", name)
+        except RunError as error:
+            notes.append(f"Left out: {error}")
+    return found, notes
 
 
 def _tables(folder: Path, called: str) -> list[Found]:

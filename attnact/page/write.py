@@ -23,7 +23,7 @@ from attnact.page.pool import Guess
 from attnact.page.read import Setting, common, differing, find_runs, settings_of, without_repeats
 from attnact.page.tables import find_tables
 from attnact.train.evaluate import Floats, average_precisions, confusion
-from attnact.train.looks import Looks
+from attnact.train.looks import VideoMaps
 from attnact.train.selection import FINAL
 
 SHADES = 10  # of a cell of a confusion matrix
@@ -42,8 +42,10 @@ def write_page(paths: Sequence[Path], out: Path, videos: int, device: torch.devi
     runs, repeats = without_repeats(runs)
     notes += repeats
     settings = settings_of(runs)
+    tables, damaged = find_tables(paths)
     gallery, missing = make_gallery(settings, videos, device)
-    notes += [f"Not finished: {run.name}" for run in runs if run.predictions is None] + missing
+    notes += [f"Not finished: {run.name}" for run in runs if run.predictions is None]
+    notes += damaged + missing
     style, script = (_own(name) for name in ("report.css", "report.js"))
     page = (
         _environment()
@@ -62,7 +64,7 @@ def write_page(paths: Sequence[Path], out: Path, videos: int, device: torch.devi
             common=common(settings),
             charts=learning_curves(settings),
             breakdowns=[it for it in map(breakdown, settings) if it is not None],
-            found=find_tables(paths),
+            found=tables,
             gallery=gallery,
             data=gallery_data(settings, gallery),
             even=100 / LOCATIONS,
@@ -173,7 +175,7 @@ def gallery_data(settings: Sequence[Setting], gallery: Sequence[GalleryVideo]) -
     }
 
 
-def _guess(guess: Guess | None, looks: Looks | None) -> dict[str, Any] | None:
+def _guess(guess: Guess | None, looks: VideoMaps | None) -> dict[str, Any] | None:
     """The best two classes and their scores, and the maps in whole numbers, a list a frame."""
     if guess is None:
         return None

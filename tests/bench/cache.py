@@ -25,10 +25,12 @@ from attnact.extract.resize import resize
 from attnact.extract.video import read_frames
 from attnact.feature_index import Listing, write_index
 from attnact.feature_writer import ShardWriter
-from attnact.features import FeatureCache, VideoRow, shard_path
+from attnact.features import FeatureCache
+from attnact.shards import shard_path
+from attnact.tables import VideoRow
 from attnact.train.clips import Clips, cut_clips
 from attnact.train.config import CLIP_FRAMES
-from attnact.train.store import DiskStore, MemoryStore
+from attnact.train.places import DiskStore, MemoryStore
 from attnact.vocabulary import Compression, FeatureType, Split
 from tests.bench.measuring import Row, figure, in_turn, ratio
 

@@ -25,9 +25,12 @@ import numpy.typing as npt
 import torch
 
 from attnact.checkpoint import load_checkpoint
+from attnact.compact import Cubes
 from attnact.feature_index import Listing, write_index
 from attnact.feature_writer import ShardWriter
-from attnact.features import CUBE, LOCATIONS, Cubes, VideoRow, shard_path
+from attnact.features import CUBE, LOCATIONS
+from attnact.shards import shard_path
+from attnact.tables import VideoRow
 from attnact.train.clips import scored_clips
 from attnact.train.evaluate import read_predictions
 from attnact.train.looks import frame_maps

@@ -25,16 +25,19 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from attnact.chunks import cores
+from attnact.compact import Cubes
 from attnact.demo import draw_videos
 from attnact.errors import UnsupportedError
 from attnact.extract import bvlc_googlenet
 from attnact.extract.backbone import NETWORKS, Backbone, load_backbone
 from attnact.extract.decoder import BLOCK
-from attnact.extract.decoding import Frames, decode
+from attnact.extract.decoding import decode
 from attnact.extract.making import under_way
 from attnact.extract.resize import resize_tensor
 from attnact.feature_writer import ShardWriter
-from attnact.features import Cubes, FeatureCache, VideoRow, shard_path
+from attnact.features import FeatureCache
+from attnact.shards import shard_path
+from attnact.tables import VideoRow
 from attnact.vocabulary import BackboneName, Precision, Runtime
 from tests.bench.measuring import (
     DEVICE,
@@ -197,7 +200,7 @@ def decoded(material: Material, runs: int) -> Figure:
 
     def read(clips: list[Path]) -> int:
         events = decode(clips, "pyav", "squash", 60, DEVICE)
-        return sum(len(event.frames) for _, event in events if isinstance(event, Frames))
+        return sum(len(event) for _, event in events if isinstance(event, torch.Tensor))
 
     with ThreadPoolExecutor(DECODERS) as pool:
         return rate(lambda: sum(pool.map(read, parts)), runs)
@@ -303,8 +306,8 @@ def material_of(folder: Path, quick: bool) -> Material:
     clips, few = (clips[:8], 1) if quick else (again(clips, folder), 3)
     ready: list[torch.Tensor] = []
     for _, event in decode(clips[:8], "pyav", "squash", 60):
-        if isinstance(event, Frames):
-            ready.append(event.frames)
+        if isinstance(event, torch.Tensor):
+            ready.append(event)
     frames = torch.cat(ready)
     frames = frames[: len(frames) // BATCH * BATCH][: 8 * BATCH]
     torchvisions = folder / "torchvisions.safetensors"

@@ -14,7 +14,8 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 
-from attnact.features import FeatureCache, shard_path
+from attnact.features import FeatureCache
+from attnact.shards import shard_path
 from tests.torture.judging import Row, told_badly
 from tests.torture.making import CACHE, LIST, RUN, SMALL, made
 from tests.torture.mutating import mutate, names
@@ -179,7 +180,7 @@ def baseline() -> int:
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
 
-CHEAP = ["train", "--epochs", "1", "--no-validation", *SMALL[:-2]]
+CHEAP = ["train", "--epochs", "1", "--validation=0", *SMALL[:-2]]
 # What is mutated, and who reads it.
 TARGETS: dict[str, tuple[list[str], Path]] = {
     "mutated lists": (["features", "folder", "--videos", str(LIST), "--dry-run"], LIST),

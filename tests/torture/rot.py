@@ -16,7 +16,8 @@ from attnact.checkpoint import load_checkpoint, load_state
 from attnact.errors import AttnactError
 from attnact.extract.plan import read_plan
 from attnact.feature_index import Listing, write_index
-from attnact.features import FeatureCache, shard_path
+from attnact.features import FeatureCache
+from attnact.shards import shard_path
 from attnact.train.runs import open_run
 from tests.torture.judging import Row
 from tests.torture.making import CACHE, RUN, made
