@@ -29,6 +29,7 @@ from attnact.page.read import (
     differing,
     find_runs,
     settings_of,
+    uneven,
     without_repeats,
 )
 from attnact.page.write import UNIT, write_page
@@ -293,6 +294,18 @@ def test_what_a_model_does_not_read_makes_no_other_run(work, tmp_path):
     other = replace(mean, name="other", run=replace(mean.run, config=config))
     assert without_repeats([mean, other]) == ([mean], ["Left out: other: the same choices as mean"])
     assert len(settings_of([mean, replace(other, history=[])])) == 1
+
+
+def test_a_mean_over_uneven_runs_says_so(work):
+    """Two seeds of one fold and one of another."""
+    (run,), _ = find_runs([work / "runs/mean"])
+    folds = [replace(run.run.config, fold=fold, seed=seed) for fold, seed in (("1", 0), ("2", 0))]
+    runs = [replace(run, run=replace(run.run, config=config)) for config in folds]
+    (even,) = settings_of(runs)
+    assert uneven(even) == ""
+    (setting,) = settings_of([*runs, replace(runs[0], name="more")])
+    told = ": 2 of fold 1, 1 of fold 2; its figure is the mean over these runs"
+    assert uneven(setting).endswith(told)
 
 
 def test_features_that_an_older_run_does_not_know(work):

@@ -1,6 +1,7 @@
 """What run folders tell of themselves: their choices, epochs and scores, without their cache."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -208,6 +209,15 @@ def settings_of(runs: Iterable[ShownRun]) -> list[Setting]:
         Setting(name, config, members)
         for name, ((_, config), members) in zip(names, found.items(), strict=True)
     ]
+
+
+def uneven(setting: Setting) -> str:
+    """A line where some folds have more finished runs than others; else nothing."""
+    counts = Counter(run.run.config.fold for run in setting.runs if run.predictions is not None)
+    if len(set(counts.values())) < 2:
+        return ""
+    told = ", ".join(f"{count} of fold {fold}" for fold, count in sorted(counts.items()))
+    return f"{setting.name}: {told}; its figure is the mean over these runs"
 
 
 def differing(settings: Sequence[Setting]) -> dict[str, list[str]]:

@@ -20,7 +20,15 @@ from attnact.files import write_text
 from attnact.page.charts import Axis, Line, bar, chart, swatch
 from attnact.page.gallery import GalleryVideo, make_gallery
 from attnact.page.pool import Guess
-from attnact.page.read import Setting, common, differing, find_runs, settings_of, without_repeats
+from attnact.page.read import (
+    Setting,
+    common,
+    differing,
+    find_runs,
+    settings_of,
+    uneven,
+    without_repeats,
+)
 from attnact.page.tables import find_tables
 from attnact.train.evaluate import Floats, average_precisions, confusion
 from attnact.train.looks import VideoMaps
@@ -45,7 +53,7 @@ def write_page(paths: Sequence[Path], out: Path, videos: int, device: torch.devi
     tables, damaged = find_tables(paths)
     gallery, missing = make_gallery(settings, videos, device)
     notes += [f"Not finished: {run.name}" for run in runs if run.predictions is None]
-    notes += damaged + missing
+    notes += [note for it in settings if (note := uneven(it))] + damaged + missing
     style, script = (_own(name) for name in ("report.css", "report.js"))
     page = (
         _environment()
