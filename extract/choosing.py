@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from attnact.devices import best_device
 from attnact.errors import DatasetError
 from attnact.extract.backbone import RANDOM, Backbone, likeness, load_backbone
 from attnact.extract.config import ExtractConfig
@@ -74,9 +75,8 @@ def recall_backbone(cache: Path, config: ExtractConfig, plan: Plan) -> Backbone:
     return load_backbone(config.backbone, weights, device, None, 0, runtime, precision)
 
 
-def _device(config: ExtractConfig, runtime: Runtime) -> str:
-    on_gpu = torch.cuda.is_available() and runtime != "openvino"
-    return config.device or ("cuda" if on_gpu else "cpu")
+def _device(config: ExtractConfig, runtime: Runtime) -> torch.device:
+    return best_device(config.device or ("cpu" if runtime == "openvino" else None))
 
 
 def random_weights_path(cache: Path) -> Path:

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -278,53 +277,6 @@ def test_verbose_tells_what_led_to_an_error(tmp_path, monkeypatch):
     assert result.exit_code == 1
     assert "Traceback" in result.stderr
     assert result.stderr.splitlines()[-1].startswith("attnact: error: nowhere/config.json")
-
-
-def test_a_config_file_and_options_on_top(make_cache, tmp_path, monkeypatch):
-    """From TOML with any spelling of a name, and from the config of a run."""
-    make_cache(tmp_path / "features" / "a.h5", videos=6)
-    monkeypatch.chdir(tmp_path)
-    Path("small.toml").write_text("hidden-size = 4\nlambda = 2\nepochs = 1\nvalidation = 0\n")
-    first = CliRunner().invoke(
-        cli.main, ["train", "--name", "x", "--config", "small.toml", "--lstm-layers", "1"]
-    )
-    assert first.exit_code == 0, first.stderr
-    config = runs.open_run(Path("runs/a/x")).config
-    assert (config.hidden_size, config.attention_penalty, config.lstm_layers) == (4, 2.0, 1)
-    again = ["train", "--name", "y", "--seed", "7", "--config", "runs/a/x/config.json"]
-    assert CliRunner().invoke(cli.main, again).exit_code == 0
-    assert runs.open_run(Path("runs/a/y")).config == replace(config, seed=7)
-    sweep = ["sweep-lambda", "--lambdas", "3", "--config", "runs/a/x/config.json"]
-    assert CliRunner().invoke(cli.main, sweep).exit_code == 0
-    (cell,) = Path("runs/a/sweep-lambda").glob("lambda*")
-    assert runs.open_run(cell).config == replace(config, attention_penalty=3.0)
-
-
-BAD_CONFIGS = [
-    ("x.toml", "hiden-size = 4", "unknown choice 'hiden_size'; did you mean hidden_size?"),
-    ("x.toml", "hidden-size = ", "x.toml: no TOML of choices"),
-    ("x.toml", "hidden-size = 'big'", "'big' is not a valid integer"),
-    ("x.json", "{}", "no config.json of a run"),
-    ("x.json", '{"train": {"colour": 1}}', "unknown choice 'colour'"),
-    ("none.toml", None, "none.toml: no TOML of choices"),
-    ("x.toml", "epochs = [3]", "x.toml: epochs must be one value"),
-    ("x.json", '{"train": {"epochs": {}}}', "x.json: epochs must be one value"),
-    ("x.json", '{"train": {"epochs": Infinity}}', "'inf' is not a valid integer"),
-    ("x.toml", "epochs = 3.7", "'3.7' is not a valid integer"),
-    ("x.toml", "epochs = true", "'True' is not a valid integer"),
-    ("x.toml", "a = " + "[" * 100_000, "x.toml: no TOML of choices"),
-    ("x.json", "[" * 100_000, "no config.json of a run"),
-]
-
-
-@pytest.mark.parametrize(("name", "text", "message"), BAD_CONFIGS)
-def test_a_bad_config_file(name, text, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    if text is not None:
-        Path(name).write_text(text)
-    result = CliRunner().invoke(cli.main, ["train", "--config", name])
-    assert result.exit_code == 2
-    assert message in result.stderr
 
 
 def test_frame_rates_that_cannot_be_are_told(monkeypatch):

@@ -1,14 +1,17 @@
-"""Options from a config class: flags, kinds, help; and lists of choices."""
+"""Options from a config class: flags, kinds, help; lists of choices; and files of them."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from attnact import cli
 from attnact.cli_options import choices, given, options_of
 from attnact.extract.config import ExtractConfig
+from attnact.train import runs
 from attnact.train.config import TrainConfig
 
 
@@ -125,3 +128,50 @@ def test_choices_that_begin_alike() -> None:
     assert choices("leave-*", str, folds) == ["leave-01", "leave-02"]
     with pytest.raises(ValueError, match=r"no 'x\*' here; choose from 1, leave-01"):
         choices("x*", str, folds)
+
+
+def test_a_config_file_and_options_on_top(make_cache, tmp_path, monkeypatch):
+    """From TOML with any spelling of a name, and from the config of a run."""
+    make_cache(tmp_path / "features" / "a.h5", videos=6)
+    monkeypatch.chdir(tmp_path)
+    Path("small.toml").write_text("hidden-size = 4\nlambda = 2\nepochs = 1\nvalidation = 0\n")
+    first = CliRunner().invoke(
+        cli.main, ["train", "--name", "x", "--config", "small.toml", "--lstm-layers", "1"]
+    )
+    assert first.exit_code == 0, first.stderr
+    config = runs.open_run(Path("runs/a/x")).config
+    assert (config.hidden_size, config.attention_penalty, config.lstm_layers) == (4, 2.0, 1)
+    again = ["train", "--name", "y", "--seed", "7", "--config", "runs/a/x/config.json"]
+    assert CliRunner().invoke(cli.main, again).exit_code == 0
+    assert runs.open_run(Path("runs/a/y")).config == replace(config, seed=7)
+    sweep = ["sweep-lambda", "--lambdas", "3", "--config", "runs/a/x/config.json"]
+    assert CliRunner().invoke(cli.main, sweep).exit_code == 0
+    (cell,) = Path("runs/a/sweep-lambda").glob("lambda*")
+    assert runs.open_run(cell).config == replace(config, attention_penalty=3.0)
+
+
+BAD_CONFIGS = [
+    ("x.toml", "hiden-size = 4", "unknown choice 'hiden_size'; did you mean hidden_size?"),
+    ("x.toml", "hidden-size = ", "x.toml: no TOML of choices"),
+    ("x.toml", "hidden-size = 'big'", "'big' is not a valid integer"),
+    ("x.json", "{}", "no config.json of a run"),
+    ("x.json", '{"train": {"colour": 1}}', "unknown choice 'colour'"),
+    ("none.toml", None, "none.toml: no TOML of choices"),
+    ("x.toml", "epochs = [3]", "x.toml: epochs must be one value"),
+    ("x.json", '{"train": {"epochs": {}}}', "x.json: epochs must be one value"),
+    ("x.json", '{"train": {"epochs": Infinity}}', "'inf' is not a valid integer"),
+    ("x.toml", "epochs = 3.7", "'3.7' is not a valid integer"),
+    ("x.toml", "epochs = true", "'True' is not a valid integer"),
+    ("x.toml", "a = " + "[" * 100_000, "x.toml: no TOML of choices"),
+    ("x.json", "[" * 100_000, "no config.json of a run"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "message"), BAD_CONFIGS)
+def test_a_bad_config_file(name, text, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path(name).write_text(text)
+    result = CliRunner().invoke(cli.main, ["train", "--config", name])
+    assert result.exit_code == 2
+    assert message in result.stderr

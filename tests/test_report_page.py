@@ -6,7 +6,6 @@ import hashlib
 import io
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,7 @@ from attnact.features import FeatureCache
 from attnact.page.pool import Guess, PoolVideo, choose
 from attnact.page.read import (
     Predictions,
-    common,
-    differing,
     find_runs,
-    settings_of,
-    uneven,
-    without_repeats,
 )
 from attnact.page.write import UNIT, write_page
 from attnact.tables import index_digest
@@ -253,69 +247,12 @@ def test_unfinished_and_damaged_runs(work, tmp_path):
         find_runs([tmp_path / "runs/even"])
 
 
-@pytest.mark.parametrize("line", ['"x"', "[]", "[" * 9000, "{"])
-def test_metrics_that_are_damaged(work, tmp_path, line):
-    shutil.copytree(work / "runs/even", tmp_path / "runs/even")
-    with (tmp_path / "runs/even/metrics.jsonl").open("a") as file:
-        file.write(f"{line}\n")
-    with pytest.raises(RunError, match=r"metrics\.jsonl: damaged"):
-        find_runs([tmp_path / "runs/even"])
-
-
 def test_a_damaged_table_leaves_the_rest(work, tmp_path):
     shutil.copytree(work / "runs/even", tmp_path / "runs/even")
     (tmp_path / "runs/sweep.csv").write_bytes(b"\xe4,b\n")
     notes = write_page([tmp_path / "runs"], tmp_path / "report.html", 0, CPU)
     assert len(notes) == 1
     assert re.match(r"Left out: .*runs/sweep\.csv: cannot be read", notes[0])
-
-
-def test_runs_of_own_names_are_called_by_the_first_and_how_many(work):
-    runs, _ = find_runs([work / "runs/mean"])
-    several = [
-        replace(
-            runs[0], name=name, run=replace(runs[0].run, config=replace(runs[0].run.config, seed=n))
-        )
-        for n, name in enumerate(("a", "b", "c"))
-    ]
-    assert [setting.name for setting in settings_of(several)] == ["a and 2 more"]
-
-
-def test_a_run_is_shown_once(work):
-    runs, _ = find_runs([work / "runs/mean", work / "runs"])
-    assert [run.name for run in runs].count("mean") == 1
-    assert sum(len(setting.runs) for setting in settings_of(runs)) == len(RUNS)
-
-
-def test_what_a_model_does_not_read_makes_no_other_run(work, tmp_path):
-    runs, _ = find_runs([work / "runs"])
-    mean = next(run for run in runs if run.name == "mean")
-    config = replace(mean.run.config, attention="context")
-    other = replace(mean, name="other", run=replace(mean.run, config=config))
-    assert without_repeats([mean, other]) == ([mean], ["Left out: other: the same choices as mean"])
-    assert len(settings_of([mean, replace(other, history=[])])) == 1
-
-
-def test_a_mean_over_uneven_runs_says_so(work):
-    """Two seeds of one fold and one of another."""
-    (run,), _ = find_runs([work / "runs/mean"])
-    folds = [replace(run.run.config, fold=fold, seed=seed) for fold, seed in (("1", 0), ("2", 0))]
-    runs = [replace(run, run=replace(run.run, config=config)) for config in folds]
-    (even,) = settings_of(runs)
-    assert uneven(even) == ""
-    (setting,) = settings_of([*runs, replace(runs[0], name="more")])
-    told = ": 2 of fold 1, 1 of fold 2; its figure is the mean over these runs"
-    assert uneven(setting).endswith(told)
-
-
-def test_features_that_an_older_run_does_not_know(work):
-    runs, _ = find_runs([work / "runs"])
-    older = [replace(run, features="") if run.name == "even" else run for run in runs]
-    for some in (runs, older):
-        assert "features" not in differing(settings_of(some))
-        assert common(settings_of(some))["features"].startswith("googlenet, random")
-    unknown = settings_of([replace(run, features="") for run in runs])
-    assert "features" not in {**differing(unknown), **common(unknown)}
 
 
 def test_the_same_run_in_two_folders_counts_once(work, tmp_path):
@@ -329,16 +266,6 @@ def test_the_same_run_in_two_folders_counts_once(work, tmp_path):
     assert [row[0] for row in page.tables[1][1:]] == ["b"]
     (matrix,) = (it for it in page.tables if it[0][0] == "true \\ predicted")
     assert sum(int(row[-1]) for row in matrix[1:]) == len(predictions(tmp_path / "runs/b"))
-
-
-def test_many_repeats_are_told_in_few_lines(work):
-    runs, _ = find_runs([work / "runs/mean"])
-    kept, notes = without_repeats([replace(runs[0], name=f"{i}") for i in range(9)])
-    assert [run.name for run in kept] == ["0"]
-    assert notes == [
-        *(f"Left out: {i}: the same choices as 0" for i in (1, 2, 3)),
-        "Left out: 5 more that have the same choices as others",
-    ]
 
 
 def test_runs_and_tables_are_found_at_any_depth(work, tmp_path):
