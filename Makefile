@@ -46,8 +46,8 @@ types: $(READY)
 
 # Two processes, whose threads sleep rather than spin while they wait for each other.
 test: $(READY) browser  ## Run the tests
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --ignore tests/test_cluster.py
-	$(BIN)/python -m pytest tests/test_cluster.py  # alone, for Ray's threads stay in its process
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --ignore tests/machine/test_cluster.py
+	$(BIN)/python -m pytest tests/machine/test_cluster.py  # alone, for Ray's threads stay in its process
 
 browser:  ## Install Debian's chromium, which the report's tests need, as root
 	@tests/browser.sh

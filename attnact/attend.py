@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from attnact.cache.features import FeatureCache
+from attnact.cache.provenance import RANDOM_WEIGHTS
 from attnact.errors import AttnactError, RunError, VideoError
 from attnact.extract.datasets.disk import videos_meant
-from attnact.extract.resize import seen_part
-from attnact.extract.video import Frame, read_frames
-from attnact.features import FeatureCache
+from attnact.extract.frames.resize import seen_part
+from attnact.extract.frames.video import Frame, read_frames
 from attnact.motion import resize_of
-from attnact.provenance import RANDOM_WEIGHTS
 from attnact.recognise import Recogniser
-from attnact.train import movie, plots
-from attnact.train.clips import Ints
-from attnact.train.scored import Attention, ScoredClip
+from attnact.train.feed.clips import Ints
+from attnact.train.pictures import movie, plots
+from attnact.train.scoring.scored import Attention, ScoredClip
 from attnact.train.selection import fold_videos
 from attnact.vocabulary import Split
 

@@ -14,8 +14,7 @@ from typing import Any
 
 import click
 
-from attnact import __version__, ranks
-from attnact.cli_options import FilePath, InOrder
+from attnact import __version__
 from attnact.commands import (
     caches,
     experiments,
@@ -24,9 +23,11 @@ from attnact.commands import (
     reporting,
     training,
 )
+from attnact.commands.options import FilePath, InOrder
 from attnact.errors import AttnactError
-from attnact.interrupts import heard
-from attnact.progress import be_quiet
+from attnact.machine import ranks
+from attnact.machine.interrupts import heard
+from attnact.machine.progress import be_quiet
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -148,4 +149,4 @@ def demo(to: Path) -> None:
     """
     from attnact.demo import run_demo
 
-    run_demo(to)
+    run_demo(to, main)

@@ -7,6 +7,8 @@ nothing but the ball tells the class.
 
 import csv
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import av
@@ -16,8 +18,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from attnact.errors import RunError, WeightsError
-from attnact.files import publish
-from attnact.progress import is_quiet
+from attnact.machine.files import publish
+from attnact.machine.progress import is_quiet
 from attnact.train.runs import open_run
 
 COLOURS = {
@@ -34,8 +36,12 @@ FAR_ABOVE_CHANCE = 0.6  # accuracy; chance is 0.25, and 32 guesses do not come n
 Frame = npt.NDArray[np.uint8]
 
 
-def run_demo(folder: Path) -> None:
+def run_demo(folder: Path, attnact: click.Group) -> None:
     """Draws the videos and runs every stage in the folder; stopped, it goes on where it stood.
+
+    Args:
+        folder: for all of it.
+        attnact: the command line.
 
     Raises:
         RunError: the model has learnt too little for this to be a demonstration of anything.
@@ -45,7 +51,7 @@ def run_demo(folder: Path) -> None:
     before = Path.cwd()
     os.chdir(folder)
     try:
-        _whole_way()
+        _whole_way(partial(_type, attnact))
     finally:
         os.chdir(before)
     click.echo(
@@ -54,11 +60,11 @@ def run_demo(folder: Path) -> None:
     )
 
 
-def _whole_way() -> None:
+def _whole_way(attnact: Callable[..., None]) -> None:
     if not Path("balls.csv").exists():
         draw_videos(Path("videos"), Path("balls.csv"))
     weights = _weights(Path("features/balls.h5"))
-    _attnact("features", "folder", "--videos", "balls.csv", *weights)
+    attnact("features", "folder", "--videos", "balls.csv", *weights)
     # Sizes for two cores and a few minutes; the recipe is for the real data sets.
     options = ["--attention", "context", "--lstm-layers", "1", "--hidden-size", "128"]
     options += ["--batch-size", "16", "--learning-rate", "0.002", "--epochs", "8"]
@@ -66,15 +72,15 @@ def _whole_way() -> None:
     options += ["--train-stride", "30", "--test-stride", "30"]
     run = Path("runs/balls/first")
     if (run / "config.json").exists():
-        _attnact("train", "--resume", str(run))
+        attnact("train", "--resume", str(run))
     else:
         # Eight epochs are few: with λ = 0 one seed of four hardly finds the ball in them, and with
         # λ = 1 the model looks almost everywhere. With 0.1 all five find it, and show where.
-        _attnact("train", "--name", run.name, "--attention-penalty", "0.1", *options)
-    _attnact("evaluate", str(run))
-    _attnact("sweep-lambda", "--seeds", "2", *options)
-    _attnact("visualize", str(run))
-    _attnact("report", str(run.parent))
+        attnact("train", "--name", run.name, "--attention-penalty", "0.1", *options)
+    attnact("evaluate", str(run))
+    attnact("sweep-lambda", "--seeds", "2", *options)
+    attnact("visualize", str(run))
+    attnact("report", str(run.parent))
     accuracy = open_run(run).summary()["value"]
     if accuracy < FAR_ABOVE_CHANCE:
         raise RunError(
@@ -83,22 +89,20 @@ def _whole_way() -> None:
         )
 
 
-def _attnact(*arguments: str) -> None:
+def _type(attnact: click.Group, *arguments: str) -> None:
     """Shows the command, and runs it. What fails or is interrupted ends the demo, as it ends."""
-    from attnact.cli import main
-
     click.secho("\n$ attnact " + " ".join(arguments), bold=True)
     quiet = ["--quiet"] if is_quiet() else []
-    code = main.main([*quiet, *arguments], prog_name="attnact", standalone_mode=False)
+    code = attnact.main([*quiet, *arguments], prog_name="attnact", standalone_mode=False)
     if code:  # the command has said why
         raise click.exceptions.Exit(code)
 
 
 def _weights(cache: Path) -> list[str]:
     """Options for the best weights at hand, and a plain word where there are none."""
-    from attnact.extract.backbone import RANDOM
     from attnact.extract.choosing import random_weights_path
-    from attnact.extract.weights import fetch_published
+    from attnact.extract.networks.backbone import RANDOM
+    from attnact.extract.networks.weights import fetch_published
 
     if not random_weights_path(cache).exists():
         try:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from attnact.extract.resize import FRAME_SIDE, resize
-from attnact.extract.video import Frame, read_frames
-from attnact.features import LOCATIONS, ROWS
+from attnact.cache.features import LOCATIONS, ROWS
+from attnact.extract.frames.resize import FRAME_SIDE, resize
+from attnact.extract.frames.video import Frame, read_frames
 from attnact.vocabulary import Resize
 
 CELL = FRAME_SIDE // ROWS  # pixels of the frame, in height and in width, to a location

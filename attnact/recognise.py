@@ -13,23 +13,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from attnact.checkpoint import load_checkpoint
-from attnact.compact import to_float, to_uint8
-from attnact.devices import best_device
+from attnact.cache.compact import to_float, to_uint8
+from attnact.cache.features import CUBE, FeatureCache
 from attnact.errors import RunError, VideoError
-from attnact.extract.backbone import Backbone
-from attnact.extract.decoder import Failed
-from attnact.extract.decoding import Event
+from attnact.extract.frames.decoder import Failed
+from attnact.extract.frames.decoding import Event
+from attnact.extract.frames.video import VideoInfo
+from attnact.extract.networks.backbone import Backbone
 from attnact.extract.recorded import read_videos, recorded_backbone
-from attnact.extract.video import VideoInfo
-from attnact.features import CUBE, FeatureCache
+from attnact.machine.devices import best_device
+from attnact.machine.progress import Advance, progress
+from attnact.model.checkpoint import load_checkpoint
 from attnact.motion import resize_of
-from attnact.progress import Advance, progress
-from attnact.train.clips import UNKNOWN_RATE, Cut, scored_cut
-from attnact.train.evaluate import clip_votes, probabilities, score_clips, sum_up
+from attnact.train.feed.clips import UNKNOWN_RATE, Cut, scored_cut
+from attnact.train.feed.stream import Block, cached_blocks, needed, stream_clips
 from attnact.train.runs import open_run
-from attnact.train.scored import Attention, Prediction, ScoredClip
-from attnact.train.stream import Block, cached_blocks, needed, stream_clips
+from attnact.train.scoring.evaluate import clip_votes, probabilities, score_clips, sum_up
+from attnact.train.scoring.scored import Attention, Prediction, ScoredClip
 from attnact.vocabulary import Decoder
 
 TIME_LIMIT = 60.0  # seconds without a frame after which a file is given up

@@ -9,20 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from attnact.checkpoint import load_checkpoint
+from attnact.cache.features import FeatureCache
 from attnact.errors import RunError, VideoError
-from attnact.features import FeatureCache
-from attnact.files import write_text
+from attnact.machine.files import write_text
+from attnact.machine.progress import progress
+from attnact.model.checkpoint import load_checkpoint
 from attnact.motion import motion_maps, resize_of
-from attnact.progress import progress
-from attnact.train.by_video import row_videos
-from attnact.train.clips import Ints, scored_clips
 from attnact.train.config import TrainConfig
-from attnact.train.evaluate import write_csv
-from attnact.train.grid import Grid, Row
-from attnact.train.looks import Maps, VideoMaps, frame_maps
-from attnact.train.places import FeatureStore
-from attnact.train.study import (
+from attnact.train.experiments.by_video import row_videos
+from attnact.train.experiments.grid import Grid, Row
+from attnact.train.experiments.study import (
     RATES,
     Answer,
     Seen,
@@ -32,8 +28,12 @@ from attnact.train.study import (
     what_does_lambda_do,
     where_does_it_look,
 )
-from attnact.train.table1 import ATTENTION, context, how_sure
-from attnact.train.tables import markdown
+from attnact.train.experiments.table1 import ATTENTION, context, how_sure
+from attnact.train.experiments.tables import markdown
+from attnact.train.feed.clips import Ints, scored_clips
+from attnact.train.feed.places import FeatureStore
+from attnact.train.scoring.looks import Maps, VideoMaps, frame_maps
+from attnact.train.scoring.predictions import write_csv
 from attnact.vocabulary import Split
 
 

@@ -18,14 +18,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from attnact.cache.feature_writer import ShardWriter
+from attnact.cache.shards import shard_path
 from attnact.errors import DecoderError
-from attnact.extract.decoder import Ended, Failed
-from attnact.extract.decoding import Event, decode
-from attnact.extract.gpu import CPU, own_stream
+from attnact.extract.frames.decoder import Ended, Failed
+from attnact.extract.frames.decoding import Event, decode
+from attnact.extract.frames.gpu import CPU, own_stream
+from attnact.extract.frames.resize import FRAME_SIDE
 from attnact.extract.plan import Plan
-from attnact.extract.resize import FRAME_SIDE
-from attnact.feature_writer import ShardWriter
-from attnact.shards import shard_path
 
 
 @dataclass

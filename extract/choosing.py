@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attnact.devices import best_device
 from attnact.errors import DatasetError
-from attnact.extract.backbone import RANDOM, Backbone, likeness, load_backbone
 from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset
-from attnact.extract.decoding import decode
+from attnact.extract.frames.decoding import decode
+from attnact.extract.frames.resize import FRAME_SIDE
+from attnact.extract.networks.backbone import RANDOM, Backbone, likeness, load_backbone
 from attnact.extract.plan import Plan, plan_path
-from attnact.extract.resize import FRAME_SIDE
+from attnact.machine.devices import best_device
 from attnact.vocabulary import Precision, Runtime
 
 CALIBRATED_ON = 32  # videos that random weights are calibrated on

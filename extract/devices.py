@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
-from attnact.devices import check_device
 from attnact.errors import CacheError
-from attnact.extract.children import end_child, end_with_parent, start_child
 from attnact.extract.config import ExtractConfig
 from attnact.extract.making import Report, make_shards, take_up
 from attnact.extract.pipeline import Extraction
-from attnact.progress import note
+from attnact.machine.children import end_child, end_with_parent, start_child
+from attnact.machine.devices import check_device
+from attnact.machine.progress import note
 
 TO_END = 10.0  # seconds for a process to leave no trace of the shards that it has in hand
 

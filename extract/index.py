@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
+from attnact.cache.feature_index import Listing, lists_shards, move_root, unlike, write_index
+from attnact.cache.features import FeatureCache
+from attnact.cache.provenance import versions
 from attnact.errors import CacheError, SchemaError
-from attnact.extract.backbone import RANDOM, Backbone
 from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset
+from attnact.extract.networks.backbone import RANDOM, Backbone
 from attnact.extract.plan import Plan
-from attnact.feature_index import Listing, lists_shards, move_root, unlike, write_index
-from attnact.features import FeatureCache
-from attnact.progress import note
-from attnact.provenance import versions
+from attnact.machine.progress import note
 
 
 def read_index(path: Path, plan: Plan) -> FeatureCache | None:

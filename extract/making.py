@@ -16,21 +16,21 @@ from pathlib import Path
 
 import torch
 
-from attnact.chunks import cores
-from attnact.compact import Cubes
+from attnact.cache.chunks import cores
+from attnact.cache.compact import Cubes
+from attnact.cache.feature_writer import ShardWriter
+from attnact.cache.tables import VideoRow
 from attnact.errors import CacheError
-from attnact.extract.backbone import Backbone
 from attnact.extract.batches import Batch, Job, Readers
 from attnact.extract.choosing import recall_backbone
 from attnact.extract.config import ExtractConfig
-from attnact.extract.decoder import Ended, Failed
-from attnact.extract.gpu import resizes_on
+from attnact.extract.frames.decoder import Ended, Failed
+from attnact.extract.frames.gpu import resizes_on
+from attnact.extract.frames.video import check_decoder
+from attnact.extract.networks.backbone import Backbone
+from attnact.extract.networks.runtime import FRAMES_AT_ONCE
 from attnact.extract.plan import Plan, plan_path, read_plan
-from attnact.extract.runtime import FRAMES_AT_ONCE
-from attnact.extract.video import check_decoder
-from attnact.feature_writer import ShardWriter
-from attnact.files import full_disk_told
-from attnact.tables import VideoRow
+from attnact.machine.files import full_disk_told
 
 CLOSING = 2  # shards that wait for the disk while others are written
 

@@ -9,25 +9,25 @@ from pathlib import Path
 
 import torch
 
+from attnact.cache.features import FeatureCache
+from attnact.cache.provenance import command, now
 from attnact.errors import CacheError
-from attnact.extract.backbone import Backbone
 from attnact.extract.batches import Job
 from attnact.extract.choosing import choose_backbone, random_weights_path
 from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset
 from attnact.extract.datasets.disk import some
-from attnact.extract.decoder import Failed
-from attnact.extract.decoding import probe_all
+from attnact.extract.frames.decoder import Failed
+from attnact.extract.frames.decoding import probe_all
+from attnact.extract.frames.resize import FRAME_SIDE
+from attnact.extract.frames.video import check_decoder
 from attnact.extract.index import check_listing, finish, finished, provenance_of, read_index
 from attnact.extract.making import Report, at_once, make_job, make_shards
+from attnact.extract.networks.backbone import Backbone
+from attnact.extract.networks.runtime import FRAMES_AT_ONCE
 from attnact.extract.plan import Plan, Settings, check_same, divide, keep_plan, read_plan
-from attnact.extract.resize import FRAME_SIDE
-from attnact.extract.runtime import FRAMES_AT_ONCE
-from attnact.extract.video import check_decoder
-from attnact.features import FeatureCache
-from attnact.files import check_disk
-from attnact.progress import progress
-from attnact.provenance import command, now
+from attnact.machine.files import check_disk
+from attnact.machine.progress import progress
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from attnact.cache.shards import shard_path
 from attnact.errors import CacheError
-from attnact.files import write_new
-from attnact.sealed import check_seal, parse, seal
-from attnact.shards import shard_path
+from attnact.machine.files import write_new
+from attnact.machine.sealed import check_seal, parse, seal
 from attnact.vocabulary import (
     BackboneName,
     Compression,

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from attnact.errors import UnsupportedError, WeightsError
-from attnact.extract.backbone import BACKBONES, Backbone, load_backbone
 from attnact.extract.choosing import random_weights_path
-from attnact.extract.decoder import Failed
-from attnact.extract.decoding import Event, decode, probe_all
-from attnact.extract.gpu import resizes_on
-from attnact.extract.video import VideoInfo, check_decoder
-from attnact.extract.weights import PUBLISHED
+from attnact.extract.frames.decoder import Failed
+from attnact.extract.frames.decoding import Event, decode, probe_all
+from attnact.extract.frames.gpu import resizes_on
+from attnact.extract.frames.video import VideoInfo, check_decoder
+from attnact.extract.networks.backbone import BACKBONES, Backbone, load_backbone
+from attnact.extract.networks.weights import PUBLISHED
 from attnact.vocabulary import Decoder, Resize
 
 WAY_OUT = "say where they are with --weights FILE"

@@ -9,16 +9,16 @@ from functools import cache as remembered
 from functools import partial
 from pathlib import Path
 
-from attnact.cluster import Cluster, device_of_task
+from attnact.cache.features import FeatureCache
+from attnact.cache.shards import shard_path
 from attnact.errors import BusyError
-from attnact.extract.backbone import RANDOM
 from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset
 from attnact.extract.making import Report, make_shards, take_up
+from attnact.extract.networks.backbone import RANDOM
 from attnact.extract.pipeline import begin, describe, extract, prepare
 from attnact.extract.plan import Plan
-from attnact.features import FeatureCache
-from attnact.shards import shard_path
+from attnact.machine.cluster import Cluster, device_of_task
 
 
 class RemoteExtraction:

@@ -14,13 +14,13 @@ from hypothesis import settings
 from made_released import TEST, TRAIN
 from made_report import make_report
 
-from attnact.compact import Cubes
-from attnact.feature_index import Listing, write_index
-from attnact.feature_writer import ShardWriter
-from attnact.features import CUBE, FeatureCache
-from attnact.progress import be_quiet
-from attnact.shards import shard_path
-from attnact.tables import VideoRow
+from attnact.cache.compact import Cubes
+from attnact.cache.feature_index import Listing, write_index
+from attnact.cache.feature_writer import ShardWriter
+from attnact.cache.features import CUBE, FeatureCache
+from attnact.cache.shards import shard_path
+from attnact.cache.tables import VideoRow
+from attnact.machine.progress import be_quiet
 from attnact.vocabulary import Compression, Split
 
 # What is started in the background, as CI may be, ignores Ctrl-C, and so would what tests start.

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnact.compact import to_float, to_uint8
+from attnact.cache.compact import to_float, to_uint8
+from attnact.cache.features import FeatureCache
 from attnact.extract import choosing
 from attnact.extract import plan as plan_module
 from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset, Video
+from attnact.extract.frames.resize import resize
+from attnact.extract.frames.video import read_frames
 from attnact.extract.pipeline import Extraction, prepare
-from attnact.extract.resize import resize
-from attnact.extract.video import read_frames
-from attnact.features import FeatureCache
 from attnact.vocabulary import Resize, Split
 
 CLIPS = {"dive/a.avi": 5, "dive/b.avi": 40, "run/c.mp4": 1, "run/d.avi": 33, "run/e.mpg": 20}

@@ -106,6 +106,6 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[Graph]:
     }.items():
         monkeypatch.setattr(torch.cuda, name, thing)
     # As on a GPU, which does not multiply by oneDNN.
-    monkeypatch.setattr("attnact.products._packs", lambda device, dtype: False)
+    monkeypatch.setattr("attnact.model.products._packs", lambda device, dtype: False)
     Graph.replays = 0
     return Graph

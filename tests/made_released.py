@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from attnact.features import FeatureCache
+from attnact.cache.features import FeatureCache
 from attnact.released.importing import import_released
 
 ROOT = Path(__file__).parents[1]

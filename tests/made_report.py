@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from attnact.features import FeatureCache
+from attnact.cache.features import FeatureCache
 from attnact.page.write import write_page
 from attnact.train.config import TrainConfig
+from attnact.train.feed.store import open_store, videos_in
 from attnact.train.loop import train
 from attnact.train.runs import create_run
-from attnact.train.store import open_store, videos_in
 
 HOSTILE = ["</script><script>alert(1)</script>", "\"a\" & 'b' {{ 7 * 7 }}", "run|<img src=x>"]
 CPU = torch.device("cpu")

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from attnact.features import FeatureCache
+from attnact.cache.features import FeatureCache
 from attnact.train.config import TrainConfig
-from attnact.train.evaluate import VideoScores, write_attention, write_predictions
-from attnact.train.grid import Row, over_folds
+from attnact.train.experiments.grid import Row, over_folds
+from attnact.train.experiments.table1 import table1_rows
 from attnact.train.runs import create_run
-from attnact.train.table1 import table1_rows
+from attnact.train.scoring.evaluate import VideoScores
+from attnact.train.scoring.predictions import write_attention, write_predictions
 from attnact.vocabulary import Split
 
 

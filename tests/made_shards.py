@@ -5,10 +5,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from attnact.compact import Cubes
-from attnact.feature_writer import ShardWriter
-from attnact.features import CUBE
-from attnact.tables import VideoRow
+from attnact.cache.compact import Cubes
+from attnact.cache.feature_writer import ShardWriter
+from attnact.cache.features import CUBE
+from attnact.cache.tables import VideoRow
 from attnact.vocabulary import Compression
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from attnact.attention import ContextAttention, LocationAttention
-from attnact.model import AttentionLSTM
+from attnact.model.attention import ContextAttention, LocationAttention
+from attnact.model.models import AttentionLSTM
 
 
 def plain_recurrence(

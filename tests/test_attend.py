@@ -14,17 +14,17 @@ from PIL import Image
 
 from attnact import attend, recognise
 from attnact.attend import Video, draw_attention, find_videos
-from attnact.checkpoint import Checkpoint, load_checkpoint
+from attnact.cache.features import FeatureCache
 from attnact.errors import DatasetError, RunError, VideoError
-from attnact.extract.video import read_frames
-from attnact.features import FeatureCache
-from attnact.model import ModelConfig
+from attnact.extract.frames.video import read_frames
+from attnact.model.checkpoint import Checkpoint, load_checkpoint
+from attnact.model.models import ModelConfig
 from attnact.recognise import Recogniser
-from attnact.train import movie
 from attnact.train.config import TrainConfig
+from attnact.train.feed.store import open_store, videos_in
 from attnact.train.loop import train
+from attnact.train.pictures import movie
 from attnact.train.runs import create_run
-from attnact.train.store import open_store, videos_in
 
 CONFIG = TrainConfig(fold="1", lstm_layers=1, hidden_size=4, epochs=1, batch_size=8, validation=0.0)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from attnact.extract.video import read_frames
-from attnact.model import AttentionLSTM, ModelConfig
+from attnact.extract.frames.video import read_frames
+from attnact.model.models import AttentionLSTM, ModelConfig
 from attnact.train.config import TrainConfig
 from tests.bench import __main__ as bench
 from tests.bench.growth import GRID, Shape, Videos, draw, fit, terms

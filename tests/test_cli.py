@@ -14,11 +14,11 @@ import torch
 from click.testing import CliRunner
 
 from attnact import __version__, cli
+from attnact.cache.shards import shard_path
+from attnact.cache.tables import VideoRow
 from attnact.commands import caches, experiments, extraction, predicting, reporting, training
 from attnact.errors import VideoError
 from attnact.extract.datasets import DATASETS
-from attnact.shards import shard_path
-from attnact.tables import VideoRow
 from attnact.train import runs
 
 ROOT = Path(__file__).resolve().parents[1]

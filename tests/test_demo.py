@@ -13,7 +13,7 @@ from attnact import cli, demo
 from attnact.demo import COLOURS, draw_clip, draw_videos
 from attnact.errors import RunError
 from attnact.extract.datasets import load_dataset
-from attnact.extract.video import read_frames
+from attnact.extract.frames.video import read_frames
 
 
 def coloured(frames: np.ndarray) -> np.ndarray:
@@ -62,7 +62,7 @@ def test_the_list_splits_by_scene_and_the_files_hold_what_was_drawn(tmp_path, mo
 def test_a_demo_that_learns_nothing_fails(accuracy, tmp_path, monkeypatch):
     commands = []
 
-    def pretend(*arguments: str) -> None:
+    def pretend(main: click.Group, *arguments: str) -> None:
         commands.append(arguments[0])
         if arguments[0] == "train":
             run = Path("runs/balls/first")
@@ -71,15 +71,15 @@ def test_a_demo_that_learns_nothing_fails(accuracy, tmp_path, monkeypatch):
             (run / "config.json").write_text(json.dumps(config))
             (run / "summary.json").write_text(json.dumps({"value": accuracy}))
 
-    monkeypatch.setattr(demo, "_attnact", pretend)
+    monkeypatch.setattr(demo, "_type", pretend)
     monkeypatch.setattr(demo, "draw_videos", lambda folder, listing: None)
     monkeypatch.setattr(demo, "_weights", lambda cache: [])
     before = Path.cwd()
     if accuracy > 0.6:
-        demo.run_demo(tmp_path / "demo")
+        demo.run_demo(tmp_path / "demo", cli.main)
     else:
         with pytest.raises(RunError, match=r"accuracy 0\.30 is too near chance"):
-            demo.run_demo(tmp_path / "demo")
+            demo.run_demo(tmp_path / "demo", cli.main)
     assert Path.cwd() == before
     assert commands == ["features", "train", "evaluate", "sweep-lambda", "visualize", "report"]
 

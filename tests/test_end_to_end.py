@@ -12,9 +12,9 @@ from PIL import Image
 
 import attnact as attnact_package
 from attnact.attend import missing_encoder
+from attnact.cache.features import FeatureCache
 from attnact.cli import main
 from attnact.demo import draw_videos
-from attnact.features import FeatureCache
 
 SMALL = [
     *("--lstm-layers", "1", "--hidden-size", "8", "--epochs", "2"),

@@ -9,8 +9,8 @@ import pytest
 
 from attnact import motion
 from attnact.errors import VideoError
-from attnact.extract.resize import resize
-from attnact.extract.video import read_frames
+from attnact.extract.frames.resize import resize
+from attnact.extract.frames.video import read_frames
 from attnact.motion import motion_maps, resize_of
 
 SIDE = 224

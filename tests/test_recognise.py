@@ -13,18 +13,18 @@ from torch import Tensor
 
 import attnact
 from attnact import recognise
-from attnact.compact import to_float, to_uint8
+from attnact.cache.compact import to_float, to_uint8
+from attnact.cache.features import FeatureCache
 from attnact.errors import RunError, VideoError, WeightsError
-from attnact.extract.resize import resize
-from attnact.extract.video import read_frames
-from attnact.features import FeatureCache
+from attnact.extract.frames.resize import resize
+from attnact.extract.frames.video import read_frames
 from attnact.recognise import Recogniser
 from attnact.train.config import TrainConfig
+from attnact.train.feed.store import open_store, videos_in
+from attnact.train.feed.stream import stream_clips
 from attnact.train.loop import score_test, train
 from attnact.train.runs import create_run, open_run
-from attnact.train.scored import Prediction, ScoredClip
-from attnact.train.store import open_store, videos_in
-from attnact.train.stream import stream_clips
+from attnact.train.scoring.scored import Prediction, ScoredClip
 
 CONFIG = TrainConfig(
     fold="1", lstm_layers=1, hidden_size=4, epochs=2, batch_size=8, validation=0.0, test_stride=4

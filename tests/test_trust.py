@@ -13,11 +13,11 @@ import h5py
 import numpy as np
 import pytest
 
+from attnact.cache.feature_writer import ShardWriter
+from attnact.cache.features import FeatureCache
+from attnact.cache.shards import shard_path
 from attnact.errors import CacheError
-from attnact.feature_writer import ShardWriter
-from attnact.features import FeatureCache
-from attnact.files import lock_beside, write_text
-from attnact.shards import shard_path
+from attnact.machine.files import lock_beside, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [

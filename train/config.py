@@ -20,7 +20,7 @@ from attnact.vocabulary import (
 )
 
 if TYPE_CHECKING:
-    from attnact.features import FeatureCache
+    from attnact.cache.features import FeatureCache
 
 CLIP_FRAMES = 30  # T; the paper's blocks
 

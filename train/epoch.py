@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attnact import ranks
-from attnact.layers import rows_of_batch
-from attnact.model import AttentionLSTM, Model
-from attnact.progress import Advance
-from attnact.replayed import Replayed, replays
-from attnact.stacked import StackedLSTMs
-from attnact.train.clips import Clips, Ints, some_of_each
+from attnact.machine import ranks
+from attnact.machine.progress import Advance
+from attnact.machine.replayed import Replayed, replays
+from attnact.model.layers import rows_of_batch
+from attnact.model.models import AttentionLSTM, Model
+from attnact.model.stacked import StackedLSTMs
+from attnact.model.windows import Windows
 from attnact.train.config import TrainConfig
+from attnact.train.feed.clips import Clips, Ints, some_of_each
+from attnact.train.feed.places import FeatureStore
+from attnact.train.feed.store import batches, moved
 from attnact.train.loss import Loss, clip_loss
 from attnact.train.optimizer import new_optimizer, stack_states, state_of
-from attnact.train.places import FeatureStore
 from attnact.train.selection import FINAL
-from attnact.train.store import batches, moved
-from attnact.windows import Windows
 
 Line = dict[str, Any]  # of metrics.jsonl
 

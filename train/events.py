@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from attnact.cache.features import ROWS, FeatureCache
 from attnact.errors import RunError
-from attnact.features import ROWS, FeatureCache
-from attnact.model import Model
-from attnact.train.clips import scored_clips
-from attnact.train.places import FeatureStore
+from attnact.model.models import Model
+from attnact.train.feed.clips import scored_clips
+from attnact.train.feed.places import FeatureStore
+from attnact.train.feed.store import batches
 from attnact.train.runs import Run
-from attnact.train.store import batches
 from attnact.vocabulary import Split
 
 SHOWN, SCALE = 8, 16  # maps of a strip; pixels to a location

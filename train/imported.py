@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from attnact.checkpoint import Checkpoint, save_checkpoint
+from attnact.cache.features import CHANNELS, FeatureCache
 from attnact.errors import RunError
-from attnact.features import CHANNELS, FeatureCache
+from attnact.model.checkpoint import Checkpoint, save_checkpoint
 from attnact.released.model import load_released_model
 from attnact.train.config import resolve
 from attnact.train.runs import Run, create_run

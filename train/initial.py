@@ -6,10 +6,10 @@ Those are small Gaussians, orthogonal where square.
 import torch
 from torch import Tensor, nn
 
-from attnact.attention import ContextAttention
-from attnact.features import FeatureCache
-from attnact.layers import LSTMLayer
-from attnact.model import Model, ModelConfig, build_model
+from attnact.cache.features import FeatureCache
+from attnact.model.attention import ContextAttention
+from attnact.model.layers import LSTMLayer
+from attnact.model.models import Model, ModelConfig, build_model
 from attnact.train.config import TrainConfig
 
 SCALE = 0.01  # standard deviation

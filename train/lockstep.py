@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from attnact.errors import AttnactError, UnsupportedError
-from attnact.progress import Advance, progress
+from attnact.machine.progress import Advance, progress
 from attnact.train.config import TrainConfig
 from attnact.train.epoch import Line, Pass, train_epoch
 from attnact.train.selection import FINAL, SELECTION

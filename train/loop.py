@@ -16,28 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnact import ranks
-from attnact.checkpoint import Checkpoint, load_state, save_checkpoint, save_state
+from attnact.cache.features import FeatureCache
 from attnact.errors import RunError
-from attnact.features import FeatureCache
-from attnact.files import write_text
-from attnact.model import Model
-from attnact.train.clips import Clips, Ints, cut_clips, scored_clips
+from attnact.machine import ranks
+from attnact.machine.files import write_text
+from attnact.model.checkpoint import Checkpoint, load_state, save_checkpoint, save_state
+from attnact.model.models import Model
 from attnact.train.config import TrainConfig
 from attnact.train.epoch import Line, Pass
-from attnact.train.evaluate import (
-    VideoScores,
-    metric,
-    metric_name,
-    score_videos,
-    write_attention,
-    write_predictions,
-)
+from attnact.train.feed.clips import Clips, Ints, cut_clips, scored_clips
+from attnact.train.feed.places import FeatureStore
 from attnact.train.initial import new_model
 from attnact.train.lockstep import Course, Outcome, in_step
 from attnact.train.optimizer import new_optimizer
-from attnact.train.places import FeatureStore
 from attnact.train.runs import Run, only_here
+from attnact.train.scoring.evaluate import VideoScores, metric, metric_name, score_videos
+from attnact.train.scoring.predictions import write_attention, write_predictions
 from attnact.train.selection import FINAL, SELECTION, best_epoch, cost, fold_videos, sides_of
 from attnact.vocabulary import Split
 
@@ -72,7 +66,7 @@ def train(
 ) -> dict[str, Any]:
     """Trains and tests, from wherever the run stands; gives its summary.
 
-    Processes that have joined (`attnact.ranks`) all call it; the first alone writes.
+    Processes that have joined (`attnact.machine.ranks`) all call it; the first alone writes.
 
     Args:
         run: new, or begun before.

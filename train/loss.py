@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnact.attention import attention_penalty
+from attnact.model.attention import attention_penalty
 from attnact.vocabulary import PenaltyForm
 
 

@@ -3,21 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from attnact import ranks
-from attnact.checkpoint import load_checkpoint
-from attnact.features import FeatureCache
-from attnact.provenance import RANDOM_WEIGHTS
-from attnact.train import plots
-from attnact.train.evaluate import (
-    VideoScores,
-    average_precisions,
-    confusion,
-    write_csv,
-    write_predictions,
-)
+from attnact.cache.features import FeatureCache
+from attnact.cache.provenance import RANDOM_WEIGHTS
+from attnact.machine import ranks
+from attnact.model.checkpoint import load_checkpoint
+from attnact.train.feed.places import FeatureStore
 from attnact.train.loop import describe_scores, score_test
-from attnact.train.places import FeatureStore
+from attnact.train.pictures import plots
 from attnact.train.runs import Run
+from attnact.train.scoring.evaluate import VideoScores, average_precisions, confusion
+from attnact.train.scoring.predictions import write_csv, write_predictions
 
 
 def evaluate(run: Run, cache: FeatureCache, store: FeatureStore) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from attnact import __version__
+from attnact.cache.features import FeatureCache
 from attnact.errors import CacheError, RunBusyError, RunError
-from attnact.features import FeatureCache
-from attnact.files import lock_beside, unlock, write_new, write_text
-from attnact.sealed import check_seal, parse, seal
+from attnact.machine.files import lock_beside, unlock, write_new, write_text
+from attnact.machine.sealed import check_seal, parse, seal
 from attnact.train.config import TrainConfig
 
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
 
+from attnact.cache.features import FeatureCache
 from attnact.errors import RunError
-from attnact.features import FeatureCache
-from attnact.train.clips import Ints
 from attnact.train.config import TrainConfig
+from attnact.train.feed.clips import Ints
 from attnact.vocabulary import Split
 
 SELECTION, FINAL = "selection", "final"  # the phases of a run

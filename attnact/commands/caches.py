@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from attnact.cli_options import FilePath, InOrder
 from attnact.commands.opening import find_cache
+from attnact.commands.options import FilePath, InOrder
 from attnact.vocabulary import ORDERS, VALIDS, Order, Split, Valid
 
 IN_ORDER = click.option(
@@ -57,7 +57,7 @@ def verify(cache: Path | None) -> None:
     \b
     Example: attnact cache verify hmdb51
     """
-    from attnact.progress import progress
+    from attnact.machine.progress import progress
 
     found = find_cache(cache)
     problems = []

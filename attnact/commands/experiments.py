@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import click
 
-from attnact.cli_options import (
+from attnact.commands.opening import find_cache, open_engine, open_features, run_folder
+from attnact.commands.options import (
     FilePath,
     choices,
     config_option,
@@ -18,9 +19,8 @@ from attnact.cli_options import (
     features_in_option,
     options_of,
 )
-from attnact.commands.opening import find_cache, open_engine, open_features, run_folder
 from attnact.errors import RunError
-from attnact.progress import note
+from attnact.machine.progress import note
 from attnact.train.config import TrainConfig
 
 
@@ -58,7 +58,7 @@ def sweep_lambda(lambdas: str, **options: Any) -> None:
     \b
     Example: attnact sweep-lambda hmdb51 --lambdas 0,1,10 --seeds 0,1,2 --folds all
     """
-    from attnact.train.sweep import sweep_rows, write_sweep
+    from attnact.train.experiments.sweep import sweep_rows, write_sweep
 
     penalties = choices(lambdas, float)
     _show(write_sweep, _train(lambda config: sweep_rows(config, penalties), **options))
@@ -76,7 +76,7 @@ def table1(**options: Any) -> None:
     \b
     Example: attnact table1 ucf11 --folds "leave-*" --seeds 0,1,2
     """
-    from attnact.train.table1 import table1_rows, write_table1
+    from attnact.train.experiments.table1 import table1_rows, write_table1
 
     _show(write_table1, _train(table1_rows, **options))
 
@@ -94,7 +94,7 @@ def study(**options: Any) -> None:
     Example: attnact study ucf11 --folds "leave-*" --seeds 0,1,2
     """
     from attnact.study import write_study
-    from attnact.train.table1 import table1_rows
+    from attnact.train.experiments.table1 import table1_rows
 
     it = _train(table1_rows, **options)
     _show(partial(write_study, it.open_store), it)
@@ -126,9 +126,9 @@ def _train(
     tensorboard: bool,
     **options: Any,
 ) -> Trained:
-    from attnact.devices import best_device
+    from attnact.machine.devices import best_device
     from attnact.train.config import resolve
-    from attnact.train.grid import train_grid, train_here
+    from attnact.train.experiments.grid import train_grid, train_here
 
     found = find_cache(cache)
     config = resolve(options, found)
@@ -142,7 +142,7 @@ def _train(
         if cluster is None:
             train = partial(train_here, found, open_store, best_device(device), tensorboard)
         else:
-            from attnact.train.tasks import train_on
+            from attnact.train.experiments.tasks import train_on
 
             train = partial(train_on, cluster, found.path, features_in, tensorboard)
         grid = train_grid(folder, found, train, wanted, all_seeds, chosen, note)

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from attnact.cli_options import FilePath, engine_options, given, options_of
 from attnact.commands.opening import open_engine
+from attnact.commands.options import FilePath, engine_options, given, options_of
 from attnact.extract.config import ExtractConfig
-from attnact.progress import note, progress, transfers
+from attnact.machine.progress import note, progress, transfers
 from attnact.vocabulary import DATASETS
 
 SOME_FAILED = 3  # exit code
@@ -56,7 +56,7 @@ def download(dataset: str, to: Path | None) -> None:
     Example: attnact download hmdb51
     """
     from attnact.extract.datasets import DATASETS as INFOS
-    from attnact.extract.download import download as fetch
+    from attnact.extract.datasets.download import download as fetch
 
     target = to or Path("data", dataset)
     with transfers() as report:
@@ -144,8 +144,8 @@ def features(
 
 
 def _when_mended(cache: Path, failed: set[str]) -> str:
+    from attnact.cache.shards import shard_path
     from attnact.extract.plan import read_plan
-    from attnact.shards import shard_path
 
     plan = read_plan(cache)
     assert plan is not None

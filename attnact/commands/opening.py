@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from attnact.progress import note
+from attnact.machine.progress import note
 
 
 def find_cache(path: Path | None) -> Any:
     """The cache that is meant: a file, a name in features/, or the only one there."""
+    from attnact.cache.features import FeatureCache
     from attnact.errors import CacheError
-    from attnact.features import FeatureCache
 
     folder = Path("features")
     if path is not None:
@@ -45,10 +45,10 @@ def run_folder(cache: Any, name: str) -> Path:
 
 def open_features(cache: Any, folds: list[str], place: str, device: str | None) -> Any:
     """The features of the videos of some folds, and a line that says where they are."""
-    from attnact import ranks
-    from attnact.devices import best_device
-    from attnact.memory import keep_freed_memory
-    from attnact.train.store import describe, open_store, untaught, videos_in
+    from attnact.machine import ranks
+    from attnact.machine.devices import best_device
+    from attnact.machine.memory import keep_freed_memory
+    from attnact.train.feed.store import describe, open_store, untaught, videos_in
 
     keep_freed_memory()
     where = best_device(device)
@@ -81,7 +81,7 @@ def open_engine(
         raise ValueError(
             "Ray chooses the devices; --task-gpus, or --device cpu, in place of others"
         )
-    from attnact.cluster import Cluster
+    from attnact.machine.cluster import Cluster
 
     cpus = 1 if task_cpus is None else task_cpus
     with Cluster(address, cpus, 0 if device == "cpu" else task_gpus) as cluster:

@@ -12,10 +12,10 @@ from typing import IO, Any
 
 import click
 
-from attnact.cli_options import FilePath, device_option
+from attnact.cache.provenance import marked
 from attnact.commands.extraction import SOME_FAILED
+from attnact.commands.options import FilePath, device_option
 from attnact.errors import VideoError
-from attnact.provenance import marked
 
 weights_option = click.option(
     "--weights", type=FilePath, help="Where the backbone's weights are now, if not where they were."

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from attnact.cli_options import FilePath, device_option
+from attnact.commands.options import FilePath, device_option
 
 
 @click.command()
@@ -25,7 +25,7 @@ def report(runs: tuple[Path, ...], out: Path, videos: int, device: str | None) -
     \b
     Example: attnact report runs/hmdb51/first runs/hmdb51/table1 -o hmdb51.html
     """
-    from attnact.devices import best_device
+    from attnact.machine.devices import best_device
     from attnact.page.write import write_page
 
     if out.suffix.lower() not in (".html", ".htm"):

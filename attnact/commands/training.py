@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from attnact.cli_options import (
+from attnact.commands.opening import find_cache, open_features, run_folder
+from attnact.commands.options import (
     FilePath,
     config_option,
     device_option,
@@ -13,7 +14,6 @@ from attnact.cli_options import (
     given,
     options_of,
 )
-from attnact.commands.opening import find_cache, open_features, run_folder
 from attnact.train.config import TrainConfig
 
 
@@ -45,7 +45,7 @@ def train(
     Example: attnact train --resume runs/hmdb51/first
     Example: torchrun --nproc-per-node 2 -m attnact train hmdb51
     """
-    from attnact import ranks
+    from attnact.machine import ranks
     from attnact.train import loop, runs
 
     if resume is not None and (given(options) or cache or name):
@@ -98,7 +98,7 @@ def evaluate(run: Path, features_in: str, device: str | None) -> None:
     \b
     Example: attnact evaluate runs/hmdb51/first
     """
-    from attnact import ranks
+    from attnact.machine import ranks
     from attnact.train import report, runs
 
     with ranks.joined(device) as own_device:

@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from attnact.checkpoint import load_checkpoint
+from attnact.cache.features import FeatureCache
 from attnact.errors import AttnactError, RunError
-from attnact.extract.resize import seen_part
-from attnact.extract.video import Frame, read_frames
-from attnact.features import FeatureCache
+from attnact.extract.frames.resize import seen_part
+from attnact.extract.frames.video import Frame, read_frames
+from attnact.model.checkpoint import load_checkpoint
 from attnact.motion import resize_of
 from attnact.page.pool import Guess, PoolVideo, choose, open_caches, tested_videos
 from attnact.page.read import Setting, ShownRun
-from attnact.train.clips import Ints, scored_clips
-from attnact.train.looks import VideoMaps, frame_maps
-from attnact.train.places import FeatureStore
-from attnact.train.store import open_store
+from attnact.train.feed.clips import Ints, scored_clips
+from attnact.train.feed.places import FeatureStore
+from attnact.train.feed.store import open_store
+from attnact.train.scoring.looks import VideoMaps, frame_maps
 
 SHOWN = 8  # frames of a video
 FRAME_BOX = 208, 160  # pixels, the width and the height that a frame must fit

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from attnact.cache.features import FeatureCache
 from attnact.errors import AttnactError
-from attnact.features import FeatureCache
 from attnact.page.read import Predictions, Setting, ShownRun
-from attnact.train.tables import listed
+from attnact.train.experiments.tables import listed
 
 
 class Guess(NamedTuple):

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from attnact.errors import RunError
+from attnact.machine.sealed import parse
 from attnact.page.folders import names_of, tree
-from attnact.sealed import parse
 from attnact.train.config import TrainConfig, effective, idle
-from attnact.train.evaluate import Floats, metric, metric_name
 from attnact.train.runs import Run, open_run
+from attnact.train.scoring.evaluate import Floats, metric, metric_name
 from attnact.train.selection import FINAL
 
 NONE = "–"  # a choice that was not made

@@ -14,9 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from attnact import __version__
+from attnact.cache.features import LOCATIONS
 from attnact.errors import RunError
-from attnact.features import LOCATIONS
-from attnact.files import write_text
+from attnact.machine.files import write_text
 from attnact.page.charts import Axis, Line, bar, chart, swatch
 from attnact.page.gallery import GalleryVideo, make_gallery
 from attnact.page.pool import Guess
@@ -30,8 +30,8 @@ from attnact.page.read import (
     without_repeats,
 )
 from attnact.page.tables import find_tables
-from attnact.train.evaluate import Floats, average_precisions, confusion
-from attnact.train.looks import VideoMaps
+from attnact.train.scoring.evaluate import Floats, average_precisions, confusion
+from attnact.train.scoring.looks import VideoMaps
 from attnact.train.selection import FINAL
 
 SHADES = 10  # of a cell of a confusion matrix

@@ -11,13 +11,13 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from attnact.cache.features import FeatureCache
+from attnact.cache.sink import Sink
 from attnact.errors import CacheError
-from attnact.features import FeatureCache
-from attnact.files import check_disk, full_disk_told, publish, write_text
-from attnact.interrupts import undisturbed
-from attnact.progress import Advance, progress
+from attnact.machine.files import check_disk, full_disk_told, publish, write_text
+from attnact.machine.interrupts import undisturbed
+from attnact.machine.progress import Advance, progress
 from attnact.released.files import ROW_BYTES, WIDTH, part_files, to_rows
-from attnact.sink import Sink
 from attnact.vocabulary import Order, Split, Valid
 
 BLOCK = 128  # frames at once: 25 MB

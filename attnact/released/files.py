@@ -25,10 +25,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from attnact.compact import Cubes
+from attnact.cache.compact import Cubes
+from attnact.cache.features import CHANNELS, CUBE, LOCATIONS
+from attnact.cache.shards import open_hdf5
 from attnact.errors import CacheError
-from attnact.features import CHANNELS, CUBE, LOCATIONS
-from attnact.shards import open_hdf5
 from attnact.vocabulary import HOLLYWOOD2_CLASSES, Order
 
 FILES = ("features.h5", "framenum.txt", "filename.txt", "labels.txt")

@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from attnact.compact import Cubes
+from attnact.cache.compact import Cubes
+from attnact.cache.feature_index import Listing, write_index
+from attnact.cache.feature_writer import ShardWriter
+from attnact.cache.features import FeatureCache
+from attnact.cache.provenance import command, now, versions
+from attnact.cache.shards import DAMAGE, shard_path
+from attnact.cache.tables import VideoRow
 from attnact.errors import CacheError
-from attnact.feature_index import Listing, write_index
-from attnact.feature_writer import ShardWriter
-from attnact.features import FeatureCache
-from attnact.files import check_disk, full_disk_told, write_text
-from attnact.progress import Advance, progress
-from attnact.provenance import command, now, versions
+from attnact.machine.files import check_disk, full_disk_told, write_text
+from attnact.machine.progress import Advance, progress
 from attnact.released.files import (
     Label,
     Part,
@@ -31,8 +33,6 @@ from attnact.released.files import (
     read_part,
     to_cubes,
 )
-from attnact.shards import DAMAGE, shard_path
-from attnact.tables import VideoRow
 from attnact.vocabulary import Compression, Order, Split
 
 # Train and test first, so that a valid video that is one of theirs is stored in its place there.

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from attnact.cache.features import LOCATIONS
 from attnact.errors import RunError
-from attnact.features import LOCATIONS
-from attnact.model import Model, ModelConfig, build_model
+from attnact.model.models import Model, ModelConfig, build_model
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 

@@ -18,19 +18,19 @@ import numpy as np
 import torch
 import zstandard
 
-from attnact.chunks import cores, side_by_side
-from attnact.compact import Cubes
-from attnact.extract.backbone import load_backbone
-from attnact.extract.resize import resize
-from attnact.extract.video import read_frames
-from attnact.feature_index import Listing, write_index
-from attnact.feature_writer import ShardWriter
-from attnact.features import FeatureCache
-from attnact.shards import shard_path
-from attnact.tables import VideoRow
-from attnact.train.clips import Clips, cut_clips
+from attnact.cache.chunks import cores, side_by_side
+from attnact.cache.compact import Cubes
+from attnact.cache.feature_index import Listing, write_index
+from attnact.cache.feature_writer import ShardWriter
+from attnact.cache.features import FeatureCache
+from attnact.cache.shards import shard_path
+from attnact.cache.tables import VideoRow
+from attnact.extract.frames.resize import resize
+from attnact.extract.frames.video import read_frames
+from attnact.extract.networks.backbone import load_backbone
 from attnact.train.config import CLIP_FRAMES
-from attnact.train.places import DiskStore, MemoryStore
+from attnact.train.feed.clips import Clips, cut_clips
+from attnact.train.feed.places import DiskStore, MemoryStore
 from attnact.vocabulary import Compression, FeatureType, Split
 from tests.bench.measuring import Row, figure, in_turn, ratio
 

@@ -24,18 +24,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from attnact.checkpoint import load_checkpoint
-from attnact.compact import Cubes
-from attnact.feature_index import Listing, write_index
-from attnact.feature_writer import ShardWriter
-from attnact.features import CUBE, LOCATIONS
-from attnact.shards import shard_path
-from attnact.tables import VideoRow
-from attnact.train.clips import scored_clips
-from attnact.train.evaluate import read_predictions
-from attnact.train.looks import frame_maps
+from attnact.cache.compact import Cubes
+from attnact.cache.feature_index import Listing, write_index
+from attnact.cache.feature_writer import ShardWriter
+from attnact.cache.features import CUBE, LOCATIONS
+from attnact.cache.shards import shard_path
+from attnact.cache.tables import VideoRow
+from attnact.model.checkpoint import load_checkpoint
+from attnact.train.feed.clips import scored_clips
+from attnact.train.feed.store import open_store
 from attnact.train.runs import open_run
-from attnact.train.store import open_store
+from attnact.train.scoring.looks import frame_maps
+from attnact.train.scoring.predictions import read_predictions
 from attnact.vocabulary import Split
 
 CLASSES, VIDEOS, TESTED, FRAMES = 7, 18, 6, 30  # videos of each class, and how many of them test

@@ -24,20 +24,20 @@ import safetensors.torch
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from attnact.chunks import cores
-from attnact.compact import Cubes
+from attnact.cache.chunks import cores
+from attnact.cache.compact import Cubes
+from attnact.cache.feature_writer import ShardWriter
+from attnact.cache.features import FeatureCache
+from attnact.cache.shards import shard_path
+from attnact.cache.tables import VideoRow
 from attnact.demo import draw_videos
 from attnact.errors import UnsupportedError
-from attnact.extract import bvlc_googlenet
-from attnact.extract.backbone import NETWORKS, Backbone, load_backbone
-from attnact.extract.decoder import BLOCK
-from attnact.extract.decoding import decode
+from attnact.extract.frames.decoder import BLOCK
+from attnact.extract.frames.decoding import decode
+from attnact.extract.frames.resize import resize_tensor
 from attnact.extract.making import under_way
-from attnact.extract.resize import resize_tensor
-from attnact.feature_writer import ShardWriter
-from attnact.features import FeatureCache
-from attnact.shards import shard_path
-from attnact.tables import VideoRow
+from attnact.extract.networks import bvlc_googlenet
+from attnact.extract.networks.backbone import NETWORKS, Backbone, load_backbone
 from attnact.vocabulary import BackboneName, Precision, Runtime
 from tests.bench.measuring import (
     DEVICE,

@@ -21,8 +21,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import local_response_norm
 
-from attnact.extract import bvlc_googlenet
-from attnact.extract.googlenet import import_torchvision
+from attnact.extract.networks import bvlc_googlenet
+from attnact.extract.networks.googlenet import import_torchvision
 
 SIDE, BATCH = 224, 32
 Transform = Callable[[Image.Image], Tensor]  # of a frame, to (3, 224, 224)

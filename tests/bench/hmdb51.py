@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnact import ranks
-from attnact.features import CHANNELS, LOCATIONS
-from attnact.model import ModelConfig, build_model
-from attnact.train.clips import Clips, Ints
+from attnact.cache.features import CHANNELS, LOCATIONS
+from attnact.machine import ranks
+from attnact.model.models import ModelConfig, build_model
 from attnact.train.config import TrainConfig
 from attnact.train.epoch import Pass, train_epoch
+from attnact.train.feed.clips import Clips, Ints
+from attnact.train.feed.widen import Stored
 from attnact.train.optimizer import new_optimizer
 from attnact.train.selection import FINAL
-from attnact.train.widen import Stored
 from tests.bench.measuring import DEVICE, Row, figure, in_turn
 
 NAME = "HMDB-51's training part, location, 3×1024, B 128, stride 1, 15 epochs"

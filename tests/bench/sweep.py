@@ -12,19 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from attnact.feature_index import Listing, write_index
-from attnact.feature_writer import ShardWriter
-from attnact.features import CUBE, FeatureCache
-from attnact.progress import be_quiet
-from attnact.shards import shard_path
-from attnact.tables import VideoRow
+from attnact.cache.feature_index import Listing, write_index
+from attnact.cache.feature_writer import ShardWriter
+from attnact.cache.features import CUBE, FeatureCache
+from attnact.cache.shards import shard_path
+from attnact.cache.tables import VideoRow
+from attnact.machine.progress import be_quiet
 from attnact.train.config import TrainConfig
+from attnact.train.experiments.sweep import sweep_rows
+from attnact.train.feed.places import FeatureStore
+from attnact.train.feed.store import bytes_of, open_store
 from attnact.train.lockstep import stacks
 from attnact.train.loop import train, train_together
-from attnact.train.places import FeatureStore
 from attnact.train.runs import Run, create_run
-from attnact.train.store import bytes_of, open_store
-from attnact.train.sweep import sweep_rows
 from attnact.vocabulary import Split
 from tests.bench.hmdb51 import made_epoch
 from tests.bench.measuring import DEVICE, Row, figure, in_turn, ratio

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from attnact.attention import attention_penalty
-from attnact.model import AttentionLSTM, ModelConfig
-from attnact.replayed import Replayed, replays
-from attnact.train.clips import cut_clips
-from attnact.train.gathered import Gathered
-from attnact.train.store import batches, open_store
+from attnact.machine.replayed import Replayed, replays
+from attnact.model.attention import attention_penalty
+from attnact.model.models import AttentionLSTM, ModelConfig
+from attnact.model.windows import Window, Windows
+from attnact.train.feed.clips import cut_clips
+from attnact.train.feed.gathered import Gathered
+from attnact.train.feed.store import batches, open_store
 from attnact.vocabulary import AttentionForm
-from attnact.windows import Window, Windows
 from tests.bench.hmdb51 import NAME, hmdb51
 from tests.bench.measuring import (
     DEVICE,

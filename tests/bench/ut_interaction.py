@@ -19,7 +19,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from attnact.features import LOCATIONS, FeatureCache
+from attnact.cache.features import LOCATIONS, FeatureCache
 from attnact.vocabulary import Split
 
 ACTIONS = ("hand shaking", "hugging", "kicking", "pointing", "punching", "pushing")

@@ -14,8 +14,8 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 
-from attnact.features import FeatureCache
-from attnact.shards import shard_path
+from attnact.cache.features import FeatureCache
+from attnact.cache.shards import shard_path
 from tests.torture.judging import Row, told_badly
 from tests.torture.making import CACHE, LIST, RUN, SMALL, made
 from tests.torture.mutating import mutate, names

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from attnact.checkpoint import load_state
 from attnact.errors import RunError
+from attnact.model.checkpoint import load_state
 from tests.torture.judging import Row, differences, digests, half_written, told_badly
 from tests.torture.making import FEATURES, RUN, SMALL, TRAIN, draw
 from tests.torture.processes import Process, attnact, members

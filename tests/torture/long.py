@@ -14,7 +14,7 @@ from statistics import median_high
 
 import imageio_ffmpeg
 
-from attnact.features import FeatureCache
+from attnact.cache.features import FeatureCache
 from tests.torture.input import TWELVE
 from tests.torture.judging import Row, told_badly
 from tests.torture.kill import is_decoder

@@ -12,12 +12,12 @@ import h5py
 import numpy as np
 import torch
 
-from attnact.checkpoint import load_checkpoint, load_state
+from attnact.cache.feature_index import Listing, write_index
+from attnact.cache.features import FeatureCache
+from attnact.cache.shards import shard_path
 from attnact.errors import AttnactError
 from attnact.extract.plan import read_plan
-from attnact.feature_index import Listing, write_index
-from attnact.features import FeatureCache
-from attnact.shards import shard_path
+from attnact.model.checkpoint import load_checkpoint, load_state
 from attnact.train.runs import open_run
 from tests.torture.judging import Row
 from tests.torture.making import CACHE, RUN, made

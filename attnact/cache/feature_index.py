@@ -1,0 +1,190 @@
+"""The index of a feature cache, written over its finished shards: one file to open."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from attnact.cache.feature_writer import CUBE_IN_FILE
+from attnact.cache.features import ROWS, SCHEMA, FeatureCache
+from attnact.cache.shards import damage_told, open_hdf5, shard_path
+from attnact.cache.tables import (
+    MOVED_TO,
+    VideoRow,
+    index_digest,
+    read_rows,
+    text_column,
+    write_rows,
+)
+from attnact.errors import CacheError
+from attnact.machine.files import write_bytes
+from attnact.machine.sealed import unsealed, with_digest
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The videos of an extraction, in its order, failed ones included.
+
+    paths: relative to `root`, with forward slashes.
+    labels: (videos,) class indices, or (videos, N) rows of 0 and 1 for a multi-label data set.
+    folds: fold name -> (videos,) values of `Split`.
+    """
+
+    name: str
+    root: Path
+    classes: Sequence[str]
+    paths: Sequence[str]
+    labels: npt.NDArray[np.int64]
+    groups: Sequence[str]
+    folds: Mapping[str, npt.NDArray[np.int8]]
+
+
+def write_index(
+    cache: Path, shards: int, listing: Listing, provenance: Mapping[str, str]
+) -> FeatureCache:
+    """Writes `<name>.h5` over finished shards, and opens it.
+
+    Raises:
+        CacheError: a shard is missing or broken, or two differ in dtype or layout.
+    """
+    rows, shard_frames, kinds = _read_shards(cache, shards)
+    if len(kinds) > 1:
+        folder = shard_path(cache, 0).parent
+        raise CacheError(f"{folder}: shards of other features among them; delete this folder")
+    ((dtype, cube),) = kinds
+    schema = SCHEMA if cube == CUBE_IN_FILE else 1  # shards from before there was a second
+    # In memory: on a disk that fills up HDF5 says so in many lines, and may crash afterwards.
+    with h5py.File(cache.name, "w", driver="core", backing_store=False) as file:
+        file.attrs.update(schema=schema, name=listing.name, root=str(listing.root))
+        file.create_group("provenance").attrs.update(provenance)
+        file["classes"] = text_column(listing.classes)
+        file["shard_frames"] = np.array(shard_frames, np.int64)
+        _write_videos(file, [row for row in rows if not row.failure], listing)
+        _write_failures(file, [row for row in rows if row.failure], listing)
+        over = partial(_over_shards, file, cache, shard_frames)
+        over("features", cube, dtype)
+        if dtype == np.uint8:
+            over("scales", (ROWS, ROWS), np.float32)
+        file.attrs["digest"] = index_digest(file)
+        file.flush()
+        content = with_digest(file.id.get_file_image())
+    write_bytes(cache, content)
+    for part in shard_path(cache, 0).parent.glob("*.h5.*.part"):  # of processes that were killed
+        part.unlink(missing_ok=True)
+    return FeatureCache(cache)
+
+
+def lists_shards(cache: FeatureCache, shards: int, paths: Sequence[str]) -> bool:
+    """Whether a cache's index is of these very shards, which may have been made anew since.
+
+    paths: of the extraction's videos, failed ones included.
+
+    Raises:
+        CacheError: a shard is missing or broken.
+    """
+    rows, _, _ = _read_shards(cache.path, shards)
+    whole = [(paths[row.video], row) for row in rows if not row.failure]
+    failed = [(paths[row.video], row.failure) for row in rows if row.failure]
+    return (list(zip(cache.paths, cache.rows, strict=True)), cache.failures) == (whole, failed)
+
+
+def unlike(cache: FeatureCache, listing: Listing) -> str:
+    """What a cache was listed with, where that is now another, in words; else nothing.
+
+    Where the videos are is of no account.
+    """
+    if len(cache.folds) != len(listing.folds):
+        return f"other folds ({len(cache.folds)} then, {len(listing.folds)} now)"
+    order = [row.video for row in cache.rows]
+    asked = (
+        ("another data set", cache.name, listing.name),
+        ("other classes", cache.classes, list(listing.classes)),
+        ("other labels", cache.labels.tolist(), listing.labels[order].tolist()),
+        ("other groups", cache.groups, [listing.groups[i] for i in order]),
+        (
+            "other folds",
+            _lists(cache.folds),
+            _lists({k: v[order] for k, v in listing.folds.items()}),
+        ),
+    )
+    return next((what for what, made, wanted in asked if made != wanted), "")
+
+
+def move_root(cache: FeatureCache, root: Path) -> FeatureCache:
+    """The cache of videos that lie elsewhere now; to the runs on it it is the same."""
+    image = io.BytesIO(unsealed(cache.path.read_bytes()))
+    with h5py.File(image, "r+") as file:
+        if MOVED_TO in file.attrs:
+            del file.attrs[MOVED_TO]
+        if file.attrs["root"] != str(root):
+            file.attrs[MOVED_TO] = str(root)
+    write_bytes(cache.path, with_digest(image.getvalue()))
+    return FeatureCache(cache.path)
+
+
+def _lists(folds: Mapping[str, npt.NDArray[np.int8]]) -> dict[str, list[int]]:
+    return {name: sides.tolist() for name, sides in folds.items()}
+
+
+def _read_shards(cache: Path, shards: int) -> tuple[list[VideoRow], list[int], set[Any]]:
+    """Of all shards, in their order: the rows, the frames of each, and the kinds of features."""
+    rows: list[VideoRow] = []
+    shard_frames: list[int] = []
+    kinds = set()
+    for shard in range(shards):
+        path = shard_path(cache, shard)
+        with open_hdf5(path) as file, damage_told(path):
+            if file.attrs.get("digest", "") not in ("", index_digest(file)):  # older shards: none
+                raise ValueError("its tables changed")
+            rows += read_rows(file["videos"])
+            shard_frames.append(len(file["features"]))
+            kinds.add((file["features"].dtype, file["features"].shape[1:]))
+    return rows, shard_frames, kinds
+
+
+def _write_videos(file: Any, rows: Sequence[VideoRow], listing: Listing) -> None:
+    order = [row.video for row in rows]
+    videos = file.create_group("videos")
+    write_rows(videos, rows)
+    videos["path"] = text_column([listing.paths[i] for i in order])
+    videos["name"] = text_column([PurePosixPath(listing.paths[i]).stem for i in order])
+    videos["group"] = text_column([listing.groups[i] for i in order])
+    videos["first_frame"] = np.cumsum([0, *(row.frames for row in rows)])[:-1]
+    videos["label"] = listing.labels[order]
+    folds = file.create_group("folds", track_order=True)
+    for fold, sides in listing.folds.items():
+        folds[fold] = sides[order]
+
+
+def _write_failures(file: Any, rows: Sequence[VideoRow], listing: Listing) -> None:
+    failures = file.create_group("failures")
+    failures["path"] = text_column([listing.paths[row.video] for row in rows])
+    failures["reason"] = text_column([row.failure for row in rows])
+
+
+def _over_shards(
+    file: Any,
+    cache: Path,
+    shard_frames: Sequence[int],
+    name: str,
+    of_a_frame: tuple[int, ...],
+    dtype: npt.DTypeLike,
+) -> None:
+    """A virtual data set over the shards, named relatively: the cache may move with them."""
+    layout = h5py.VirtualLayout((sum(shard_frames), *of_a_frame), dtype)
+    layout.dcpl.set_obj_track_times(False)  # or the same features would make other bytes each time
+    start = 0
+    for shard, frames in enumerate(shard_frames):
+        if frames:
+            path = str(shard_path(cache, shard).relative_to(cache.parent))
+            layout[start : start + frames] = h5py.VirtualSource(
+                path, name, (frames, *of_a_frame), dtype
+            )
+        start += frames
+    file.create_virtual_dataset(name, layout)

@@ -1,0 +1,1 @@
+"""The soft-attention LSTM and the baselines, and the weights that are kept of them."""

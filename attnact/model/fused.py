@@ -1,0 +1,157 @@
+"""What a GPU does in one kernel where torch has an operator for every sign of a formula.
+
+Its time goes into the many passes over memory and their beginnings, not into arithmetic: with these
+a training step takes half as long. The kernels are Triton's, which comes with torch for CUDA on
+Linux and compiles them at first use; where it is not, or cannot, torch's operators do the same.
+"""
+
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnact.machine.progress import note
+
+BLOCK = 256  # numbers of a row that a program works on
+
+
+@cache
+def fuses(device: torch.device) -> bool:
+    """Whether there are kernels for this device; where a GPU goes without, it says why."""
+    if device.type != "cuda":
+        return False
+    try:
+        cubes = torch.ones(1, 1, 1, dtype=torch.uint8, device=device)
+        for dtype in (torch.float32, torch.bfloat16):  # which old ones of both do not know
+            wide = torch.empty(1, 1, 1, dtype=dtype, device=device)
+            widen_uint8(cubes, torch.ones(1, 1, device=device), wide)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:  # no Triton, no C compiler for it, a GPU that it does not know
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        note(f"{device}: Triton does not work here ({reason}): training takes up to twice as long")
+        return False
+    return True
+
+
+def lstm_step(raw: Tensor, bias: Tensor, cell: Tensor, next_cell: Tensor, hidden: Tensor) -> Tensor:
+    """The gates i, f, o after their sigmoids, and σ(−2x) for g, (M, B, 4H), in float32.
+
+    raw: what they are without their biases (M, 4H), of any float; −2x for g.
+    cell: the cell state, (M, B, H); the next one is written to `next_cell`, and the hidden state
+        to `hidden`, of any float, whose rows need not lie beside each other.
+    """
+    M, B, H = cell.shape
+    gates = torch.empty_like(raw, dtype=cell.dtype)
+    hidden, stride = _rows(hidden, copies=False)
+    sizes = {"H": H, "BLOCK": BLOCK}
+    with _on(raw.device):
+        _kernels().lstm_step[M * B, -(-H // BLOCK)](
+            raw, bias, cell, gates, next_cell, hidden, stride, B, **sizes
+        )
+    return gates
+
+
+def lstm_step_back(
+    above: Tensor,
+    kept: Tensor | None,
+    own: Tensor,
+    gates: Tensor,
+    cell: Tensor,
+    next_cell: Tensor,
+    dcell: Tensor,
+    dgates: Tensor,
+) -> None:
+    """Back through `lstm_step`: writes the gradient of `raw` to `dgates`, of g a fourth of it.
+
+    above, own: the two parts of the gradient of the hidden state, (M, B, H), of any float.
+    kept: what of the first part was not dropped, (B, H).
+    dcell: the gradient of the next cell state, float32, which becomes that of `cell`.
+    """
+    M, B, H = cell.shape
+    (above, above_stride), (own, own_stride) = _rows(above), _rows(own)
+    rest = {"H": H, "BLOCK": BLOCK, "DROPS": kept is not None}
+    kept = above if kept is None else kept
+    with _on(cell.device):
+        _kernels().lstm_step_back[M * B, -(-H // BLOCK)](
+            *(above, above_stride, kept, own, own_stride),
+            *(gates, cell, next_cell, dcell, dgates, B),
+            **rest,
+        )
+
+
+def glimpse(maps: Tensor, x: Tensor, kept: Tensor | None, out: Tensor) -> None:
+    """Σ_l maps_l x_l, less what is dropped, written to `out`, (M, B, C) of any float (eq. 5).
+
+    maps: (M, B, L), float32. x: the features of a frame of each clip, (B, L, C), of any float.
+    kept: what of the glimpse is not dropped, (B, C).
+    """
+    (M, B, L), C, block = maps.shape, x.shape[2], 64
+    out, stride = _rows(out, copies=False)
+    sizes = {"M": M, "L": L, "C": C, "PLACES": _power_of_two(L), "BLOCK": block}
+    with _on(x.device):
+        _kernels().glimpse[B, -(-C // block)](
+            *(maps.contiguous(), *_places(x), maps if kept is None else kept, out, stride, B),
+            **sizes,
+            DROPS=kept is not None,
+        )
+
+
+def glimpse_back(above: Tensor, kept: Tensor | None, x: Tensor, dmaps: Tensor) -> Tensor:
+    """From the gradient (M, B, C) of what `glimpse` wrote to that of its maps; and dmaps with it.
+
+    dmaps: the rest of the maps' gradient, (M, B, L), float32.
+    """
+    (M, B, L), places = dmaps.shape, 16  # that a program works on
+    (above, above_stride), (dmaps, dmaps_stride) = _rows(above), _rows(dmaps)
+    out = torch.empty(M, B, L, device=x.device)
+    sizes = {"M": M, "L": L, "C": x.shape[2], "PLACES": places, "BLOCK": BLOCK}
+    with _on(x.device):
+        _kernels().glimpse_back[B, -(-L // places)](
+            *(above, above_stride, above if kept is None else kept),
+            *(*_places(x), dmaps, dmaps_stride, out, B),
+            **sizes,
+            DROPS=kept is not None,
+        )
+    return out
+
+
+def widen_uint8(cubes: Tensor, roots: Tensor, wide: Tensor) -> Tensor:
+    """(q r)² for the features q (n, L, C), uint8, and r (n, L), written to `wide`, of any float."""
+    n, L, C = cubes.shape
+    block = _power_of_two(C)
+    with _on(cubes.device):
+        _kernels().widen_uint8[(n * L,)](cubes, *cubes.stride(), roots, wide, L, C=C, BLOCK=block)
+    return wide
+
+
+def _kernels() -> Any:
+    return import_module("attnact.model.kernels")
+
+
+def _on(device: torch.device) -> torch.cuda.device:
+    """Triton launches on the current device; of a CPU, where its interpreter runs, it is none."""
+    return torch.cuda.device(device if device.type == "cuda" else -1)
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
+
+
+def _places(x: Tensor) -> tuple[Tensor, int, int]:
+    """Features (B, L, C) whose channels lie beside each other, and the strides of the rest."""
+    x = x if x.stride(2) == 1 else x.contiguous()
+    return x, x.stride(0), x.stride(1)
+
+
+def _rows(values: Tensor, copies: bool = True) -> tuple[Tensor, int]:
+    """Values (M, B, H) whose M · B rows are as far apart as the number says."""
+    M, B, _ = values.shape
+    even = M == 1 or B == 1 or values.stride(0) == B * values.stride(1)
+    if not even or values.stride(2) != 1:
+        if not copies:
+            raise ValueError("rows that are not evenly apart")
+        values = values.contiguous()
+    return values, values.stride(1 if B > 1 else 0)

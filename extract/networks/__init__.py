@@ -1,0 +1,1 @@
+"""The backbones: their weights, and how they are run."""

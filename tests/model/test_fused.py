@@ -1,0 +1,239 @@
+"""A GPU's kernels: on one where there is one, else as Triton's interpreter runs them on a CPU."""
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from plain_recurrence import plain_recurrence
+from test_recurrence import SHAPES, dropped, make, run, slopes, used
+from torch import Tensor
+
+from attnact.model import fused, lstm, recurrence
+from attnact.model.fused import fuses, glimpse, glimpse_back, lstm_step, lstm_step_back, widen_uint8
+from attnact.model.models import AttentionLSTM, ModelConfig
+from attnact.model.stacked import StackedLSTMs
+
+pytest.importorskip("triton")
+CPU = torch.device("cpu")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+FLOATS = [torch.float32, torch.bfloat16]
+
+
+@pytest.fixture
+def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU has them, too."""
+    for module in (lstm, recurrence):
+        monkeypatch.setattr(module, "fuses", lambda device: True)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("M", "B", "H"), [(1, 3, 5), (2, 4, 256), (3, 1, 300)])
+def test_a_step_and_its_gradients_are_those_of_autograd(M, B, H, dtype) -> None:
+    """In float64, where the layer above took a part of each hidden state and the next step all."""
+    torch.manual_seed(0)
+    x = torch.randn(M, B, 4 * H).to(dtype).double().requires_grad_()
+    cell = torch.randn(M, B, H, dtype=torch.float64, requires_grad=True)
+    kept = 2.0 * torch.randint(0, 2, (B, H), dtype=torch.float64)
+    above, own = torch.randn(2, M, B, H).to(dtype).double()
+    dcell = torch.randn(M, B, H, dtype=torch.float64)
+    bias = torch.randn(M, 4 * H, dtype=torch.float64)
+    i, f, o, g = (x + bias[:, None]).chunk(4, dim=2)
+    next_cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+    hidden = o.sigmoid() * next_cell.tanh()
+    ((hidden * (above * kept + own)).sum() + (next_cell * dcell).sum()).backward()
+
+    def there(values: Tensor, kind: torch.dtype = torch.float32) -> Tensor:
+        return values.detach().to(DEVICE, kind)
+
+    turned = torch.cat([torch.ones(3 * H), torch.full((H,), -2.0)])  # g comes as −2 g
+    raw = there(x * turned, dtype)
+    taken = torch.zeros(M, B, 7 + H, dtype=dtype, device=DEVICE)
+    made_cell = torch.full((M, B, H), torch.nan, device=DEVICE)
+    gates = lstm_step(raw, there(bias * turned), there(cell), made_cell, taken[..., 7:])
+    assert not taken[..., :7].any()
+    close = {"rtol": 0, "atol": 2e-6 if dtype == torch.float32 else 0.01}
+    torch.testing.assert_close(made_cell.double().cpu(), next_cell.detach(), rtol=0, atol=2e-6)
+    torch.testing.assert_close(taken[..., 7:].double().cpu(), hidden.detach(), **close)
+
+    wide = torch.zeros(M, B, H + 9, dtype=dtype, device=DEVICE)
+    wide[..., :H] = there(above, dtype)
+    dnext, draw = there(dcell), torch.empty_like(raw)
+    parts = wide[..., :H], there(kept, dtype), there(own, dtype)
+    lstm_step_back(*parts, gates, there(cell), made_cell, dnext, draw)
+    torch.testing.assert_close(dnext.double().cpu(), cell.grad, rtol=0, atol=1e-5)
+    quarter = torch.cat([torch.ones(3 * H), torch.full((H,), 0.25)])
+    torch.testing.assert_close(
+        draw.double().cpu(),
+        x.grad * quarter,
+        rtol=1e-5 if dtype == torch.float32 else 0.01,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("M", "B", "L", "C"), [(1, 3, 6, 7), (2, 2, 49, 300), (3, 1, 16, 64)])
+def test_a_glimpse_and_its_gradients_are_those_of_autograd(M, B, L, C, dtype) -> None:
+    """In float64, of a frame within clips of two, and of rows that lie within others."""
+    torch.manual_seed(0)
+    clips = torch.randn(B, 2, L, C).to(DEVICE, dtype)
+    maps = torch.rand(M, B, L, dtype=torch.float64, requires_grad=True)
+    kept = 2.0 * torch.randint(0, 2, (B, C), dtype=torch.float64)
+    exact = torch.einsum("mbl,blc->mbc", maps, clips[:, 1].double().cpu())
+    for drops in (None, kept):
+        out = torch.zeros(M, B, C + 3, dtype=dtype, device=DEVICE)
+        there = None if drops is None else drops.to(DEVICE, dtype)
+        glimpse(maps.detach().float().to(DEVICE), clips[:, 1], there, out[..., :C])
+        expected = exact if drops is None else exact * drops
+        close = (
+            {"rtol": 0.01, "atol": 0.01} if dtype == torch.bfloat16 else {"rtol": 0, "atol": 1e-4}
+        )
+        torch.testing.assert_close(out[..., :C].double().cpu(), expected.detach(), **close)
+        assert not out[..., C:].any()
+        above = torch.randn(B, M, C, device=DEVICE).to(dtype).transpose(0, 1)
+        dmaps = torch.randn(M, B, L, device=DEVICE)
+        (slope,) = torch.autograd.grad(expected, maps, above.double().cpu(), retain_graph=True)
+        found = glimpse_back(above, there, clips[:, 1], dmaps)
+        close = {"rtol": 1e-5, "atol": 1e-4}
+        torch.testing.assert_close(found.double().cpu(), slope + dmaps.double().cpu(), **close)
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("config", SHAPES)
+def test_fused_layers_come_as_close_to_float64_as_others(
+    config: ModelConfig, dropout: bool, everywhere: None
+) -> None:
+    model, X = make(config)
+    keep = dropped(config) if dropout else [None] * config.lstm_layers
+    expected = plain_recurrence(model, X, keep)
+    exact = torch.cat([slope.flatten() for slope in slopes(model, *expected)])
+    model = model.float().to(DEVICE)
+    kept = [None if it is None else it.float().to(DEVICE) for it in keep]
+    found = run(model, X.float().to(DEVICE), kept)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.double().cpu(), other, rtol=0, atol=5e-6)
+    rounded = slopes(model, *(it.cpu() for it in found))
+    assert (
+        torch.cat([slope.flatten().cpu() for slope in rounded]) - exact
+    ).norm() < 1e-5 * exact.norm()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_stacked_layers_are_those_of_each_model(dtype: torch.dtype, everywhere: None) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(2, lstm_layers=2, hidden_size=4, locations=6, channels=7)
+    models = [AttentionLSTM(config).to(DEVICE) for _ in range(2)]
+    X, mask = torch.randn(3, 3, 6, 7, device=DEVICE), torch.ones(3, 3, device=DEVICE)
+    stacked = StackedLSTMs(models)
+    found = []
+    for model in (stacked, *models):
+        torch.manual_seed(1)
+        with torch.autocast(DEVICE.type, torch.bfloat16, dtype == torch.bfloat16):
+            scores, maps = model(X, mask)
+        (scores.float().square().sum() + maps.square().sum()).backward()
+        found.append([scores, maps, *(parameter.grad for parameter in model.parameters())])
+    close = {"rtol": 0, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.02}
+    for several, *each in zip(*found, strict=True):
+        torch.testing.assert_close(several, torch.stack(each), **close)
+
+
+def test_bfloat16_products_come_as_close_as_in_other_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, X = make(SHAPES[1])
+    model, X = model.float().to(DEVICE), X.float().to(DEVICE)
+    keep = [None if it is None else it.to(DEVICE, torch.bfloat16) for it in dropped(SHAPES[1])]
+    found = []
+    for there in (False, True):
+        for module in (lstm, recurrence):
+            monkeypatch.setattr(module, "fuses", lambda device, there=there: there)
+        with torch.autocast(DEVICE.type, torch.bfloat16):
+            tops, maps = run(model, X, keep)
+        assert tops.dtype == maps.dtype == torch.float32
+        made = torch.autograd.grad(tops.sum() + maps.square().sum(), used(model))
+        found.append(torch.cat([it.flatten() for it in (tops, maps, *made)]))
+    assert 0 < (found[1] - found[0]).norm() < 0.01 * found[0].norm()
+
+
+def test_scoring_keeps_the_last_step_alone(everywhere: None) -> None:
+    model, X = make(SHAPES[1])
+    expected = run(model.float().to(DEVICE), X.float().to(DEVICE), [None] * 3)
+    with torch.inference_mode():
+        found = run(model, X.float().to(DEVICE), [None] * 3)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("order", ["channels last", "channels first"])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_uint8_is_widened_and_rounded_once(order: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    cubes = torch.randint(0, 256, (3, 5, 70), dtype=torch.uint8)
+    roots = torch.rand(3, 5)
+    exact = (cubes.double() * roots.double()[..., None]).square()
+    if order == "channels first":
+        cubes = cubes.mT.contiguous().mT
+    wide = torch.full((3, 5, 70), torch.nan, dtype=dtype, device=DEVICE)
+    assert widen_uint8(cubes.to(DEVICE), roots.to(DEVICE), wide) is wide
+    half = 2**-7 if DEVICE == CPU else 2**-8  # the interpreter cuts off
+    close = {"rtol": half if dtype == torch.bfloat16 else 1e-6, "atol": 0}
+    torch.testing.assert_close(wide.double().cpu(), exact, **close)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_a_gpu_can_be_given_them(dtype: str) -> None:
+    """They are compiled for one, which needs none; in a process where they are not interpreted."""
+    environment = {name: it for name, it in os.environ.items() if name != "TRITON_INTERPRET"}
+    subprocess.run([sys.executable, "-c", COMPILE, dtype], env=environment, check=True)
+
+
+COMPILE = """
+import sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from attnact.model import kernels
+
+STATES = ("above", "hidden", "kept", "own", "raw", "dgates", "x", "wide")  # of the products' type
+SIZES = {"B": "i32", "L": "i32", "cubes": "*u8"}
+
+for name, sizes in (
+    ("lstm_step", {"H": 512, "BLOCK": 256}),
+    ("lstm_step_back", {"H": 512, "BLOCK": 256, "DROPS": True}),
+    ("glimpse", {"M": 2, "L": 49, "C": 1024, "PLACES": 64, "BLOCK": 64, "DROPS": True}),
+    ("glimpse_back", {"M": 2, "L": 49, "C": 1024, "PLACES": 16, "BLOCK": 256, "DROPS": True}),
+    ("widen_uint8", {"C": 1024, "BLOCK": 1024}),
+):
+    kernel = getattr(kernels, name)
+    kinds = {
+        it: "constexpr" if it in sizes else "i32" if it.endswith("_stride")
+        else SIZES.get(it, "*" + (sys.argv[1] if it in STATES else "fp32"))
+        for it in kernel.arg_names
+    }
+    source = ASTSource(kernel, signature=kinds, constexprs=sizes)
+    assert triton.compile(source, target=GPUTarget("cuda", 80, 32)).asm["cubin"]
+"""
+
+
+def test_other_devices_have_no_kernels() -> None:
+    assert not fuses(CPU)
+    assert not fuses(torch.device("mps"))
+
+
+def test_a_gpu_without_a_compiler_says_so_once_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(name: str) -> Any:
+        raise RuntimeError("at 2:9:\nno C compiler\n")
+
+    monkeypatch.setattr(fused, "import_module", fail)
+    monkeypatch.setattr(fused.torch, "ones", lambda *size, **rest: torch.zeros(size))
+    monkeypatch.setattr(fused.torch, "empty", lambda *size, **rest: torch.zeros(size))
+    fuses.cache_clear()
+    assert not fuses(torch.device("cuda"))
+    assert not fuses(torch.device("cuda"))
+    fuses.cache_clear()
+    assert capsys.readouterr().err == (
+        "cuda: Triton does not work here (no C compiler): training takes up to twice as long\n"
+    )

@@ -1,0 +1,96 @@
+"""An epoch whose steps are replayed, as on a GPU, against the same epoch step by step."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from attnact.cache.features import FeatureCache
+from attnact.train import epoch, lockstep
+from attnact.train.config import TrainConfig
+from attnact.train.feed.store import open_store, videos_in
+from attnact.train.loop import train_together
+from attnact.train.runs import Run, create_run
+from attnact.vocabulary import Place
+from tests.made_graphs import stand_in
+from tests.made_runs import SMALL
+
+CHOICES: dict[str, Any] = {
+    **SMALL,
+    "batch_size": 5,
+    "clips_per_video": 3,
+    "test_stride": 10,
+    "validation": 0.0,
+}
+KINDS: dict[str, dict[str, Any]] = {
+    "location": {},
+    "context": {"attention": "context", "lstm_layers": 1},
+    "bfloat16": {"precision": "bfloat16"},
+    "released": {"dropout_form": "released", "optimizer": "released", "batch_loss": "sum"},
+}
+
+
+def made(
+    folder: Path, cache: FeatureCache, penalties: list[float], place: Place, **choices: Any
+) -> list[Any]:
+    """What runs that differ in λ come to: their curves, and the bytes of their models.
+
+    From memory a CPU's steps gather their frames as they look at them; from the disk all frames lie
+    in one tensor, as on a GPU, where alone steps are recorded.
+    """
+    runs: list[Run] = [
+        create_run(
+            folder / str(penalty),
+            TrainConfig(**{**CHOICES, **choices, "attention_penalty": penalty}),
+            cache,
+        )
+        for penalty in penalties
+    ]
+    store = open_store(cache, videos_in(cache, ["1"]), place, torch.device("cpu"))
+    for _, outcome in train_together(runs, cache, store):
+        assert isinstance(outcome, dict), outcome
+    lines = [json.loads(line) for run in runs for line in run.metrics.read_text().splitlines()]
+    for line in lines:
+        del line["seconds"]
+    return [*lines, *(run.model.read_bytes() for run in runs)]
+
+
+@pytest.mark.parametrize("penalties", [[1.0], [0.0, 1.0, 10.0]], ids=["alone", "stack"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_replayed_steps_are_the_steps(
+    kind: str,
+    penalties: list[float],
+    make_cache: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache = make_cache(tmp_path / "x.h5", videos=9)
+    graphs = stand_in(monkeypatch)
+    monkeypatch.setattr(lockstep, "stacks", lambda config, device: len(penalties) > 1)
+    expected = made(tmp_path / "plain", cache, penalties, "host", **KINDS[kind])
+    assert not graphs.replays
+    monkeypatch.setattr(epoch, "records", lambda config, device: True)
+    assert made(tmp_path / "replayed", cache, penalties, "disk", **KINDS[kind]) == expected
+    assert graphs.replays
+
+
+def test_where_several_classes_hold(
+    multi_label_cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = stand_in(monkeypatch)
+    expected = made(tmp_path / "plain", multi_label_cache, [1.0], "host")
+    monkeypatch.setattr(epoch, "records", lambda config, device: True)
+    assert made(tmp_path / "replayed", multi_label_cache, [1.0], "disk") == expected
+    assert graphs.replays
+
+
+def test_what_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    config = TrainConfig(**CHOICES)
+    assert epoch.records(config, gpu)
+    assert not epoch.records(config, cpu)
+    assert not epoch.records(TrainConfig(**CHOICES, model="average"), gpu)
+    monkeypatch.setattr("attnact.machine.ranks.count", lambda: 2)
+    assert not epoch.records(config, gpu)

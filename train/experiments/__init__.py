@@ -1,0 +1,1 @@
+"""Many runs: grids of them, the λ sweep, Table 1, the study."""

@@ -1,0 +1,283 @@
+"""Many runs: the rows of a table × seeds × folds, each a run of its own.
+
+A grid that was stopped goes on where it stood, and a run that fails leaves the others. Several
+processes may train one grid: a run belongs to one of them. Where it is faster, runs that differ in
+nothing but λ train as one stack (`lockstep`).
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from attnact.cache.features import FeatureCache
+from attnact.errors import AttnactError, RunBusyError, RunError
+from attnact.train.config import TrainConfig
+from attnact.train.feed.places import FeatureStore
+from attnact.train.lockstep import FAILURES, LARGEST, stacks
+from attnact.train.loop import train_together
+from attnact.train.runs import Run, create_run, open_run
+from attnact.train.scoring.evaluate import metric
+from attnact.train.scoring.predictions import read_predictions
+from attnact.train.selection import sides_of
+from attnact.vocabulary import Split
+
+Cell = tuple[str, int, str]  # the name of a row, a seed, a fold
+Outcomes = Iterator[tuple[Cell, Run | Exception]]  # the run of each, or what it failed on
+Train = Callable[[Path, Mapping[Cell, TrainConfig]], Outcomes]  # who trains the cells of a folder
+
+SECONDS_BETWEEN_LOOKS = 0.5  # at runs that another process trains
+
+
+@dataclass(frozen=True)
+class Row:
+    """The result of one row of the table; a seed counts when all its folds are there.
+
+    config: of the row; its seed and fold are of no account.
+    runs: seed -> the run of each fold.
+    values: the metric of each seed. Where the folds' test videos are disjoint (k folds), the
+        metric of all of them together; else (official folds) the mean over the folds.
+    entropy, spread: of the attention maps of each seed, in nats and as a share of the locations,
+        over the same videos; empty for a model without attention.
+    """
+
+    name: str
+    config: TrainConfig
+    runs: dict[int, list[Run]]
+    values: list[float]
+    entropy: list[float]
+    spread: list[float]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The rows of which a seed is there, and (run folder, reason) of each run that failed."""
+
+    rows: list[Row]
+    failures: list[tuple[Path, str]]
+
+
+def train_grid(
+    folder: Path,
+    cache: FeatureCache,
+    train: Train,
+    rows: Mapping[str, TrainConfig],
+    seeds: Sequence[int],
+    folds: Sequence[str],
+    report: Callable[[str], None],
+) -> Grid:
+    """Trains whatever is not yet trained, and gathers the results.
+
+    Args:
+        folder: of the grid; each run is a folder in it.
+        train: `train_here`, or what trains elsewhere.
+        rows: name -> every choice but seed and fold.
+        report: told in a line what each run gave.
+
+    Raises:
+        AttnactError: a run there was made with other choices; nothing is trained then.
+        ValueError: a seed that is out of range; nothing is trained then.
+    """
+    runs: dict[Cell, Run] = {}
+    failures: list[tuple[Path, str]] = []
+    cells = {
+        (name, seed, fold): replace(config, seed=seed, fold=fold)
+        for (name, config), seed, fold in product(rows.items(), seeds, folds)
+    }
+    _check_choices(folder, cells, cache)
+    for number, (cell, outcome) in enumerate(train(folder, cells), 1):
+        path = _path(folder, cell)
+        if isinstance(outcome, Exception):
+            failures.append((path, str(outcome)))
+            report(f"{number}/{len(cells)} {path.name}: failed: {outcome}")
+            continue
+        runs[cell], result = outcome, outcome.summary()
+        told = f"{result['metric']} {result['value']:.3f}"
+        report(f"{number}/{len(cells)} {path.name}: {told}")
+    found = []
+    for name, config in rows.items():
+        # Half of a seed's folds would be another test set.
+        whole = {
+            seed: [runs[name, seed, fold] for fold in folds]
+            for seed in seeds
+            if all((name, seed, fold) in runs for fold in folds)
+        }
+        if whole:
+            found.append(_row(name, config, whole, cache))
+    paths = {_path(folder, cell) for cell in cells}
+    if others := sum(path.parent not in paths for path in folder.glob("*/config.json")):
+        report(f"not asked for, and not in what is written: {others} of the runs in {folder}")
+    return Grid(found, failures)
+
+
+def train_here(
+    cache: FeatureCache,
+    open_store: Callable[[], FeatureStore],
+    device: torch.device,
+    tensorboard: bool,
+    folder: Path,
+    cells: Mapping[Cell, TrainConfig],
+) -> Outcomes:
+    """Trains the cells in this process; those that another one trains are waited for.
+
+    open_store: opens the features, when there is something to train.
+    device: which they are for.
+    tensorboard: write TensorBoard's files too.
+    """
+    left = deque(_groups(cells, device))
+    idle = 0  # groups in a row of which other processes train every run
+    while left:
+        if idle >= len(left):
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        idle += 1
+        busy: dict[Cell, TrainConfig] = {}
+        for cell, outcome in train_cells(folder, left.popleft(), cache, open_store, tensorboard):
+            if isinstance(outcome, RunBusyError):
+                busy[cell] = cells[cell]
+                continue
+            idle = 0
+            yield cell, outcome
+        if busy:
+            left.append(busy)
+
+
+def over_folds(runs: Sequence[Run], cache: FeatureCache) -> float:
+    """The metric over the test videos of several folds; see `Row.values`."""
+    results = [read_predictions(run.predictions, cache) for run in runs]
+    if overlapping(cache, [run.config.fold for run in runs]):
+        return float(np.mean([metric(scores, cache.labels[videos]) for videos, scores in results]))
+    videos = np.concatenate([videos for videos, _ in results])
+    return metric(np.concatenate([scores for _, scores in results]), cache.labels[videos])
+
+
+def overlapping(cache: FeatureCache, folds: Sequence[str]) -> bool:
+    """Whether a video is tested by more than one of these folds."""
+    tested = np.array([cache.folds[fold] == Split.TEST for fold in folds]).sum(0)
+    return bool((tested > 1).any())
+
+
+def _groups(
+    cells: Mapping[Cell, TrainConfig], device: torch.device
+) -> list[dict[Cell, TrainConfig]]:
+    """The cells in their order, those together that train as one stack."""
+    groups: list[dict[Cell, TrainConfig]] = []
+    latest: dict[TrainConfig, dict[Cell, TrainConfig]] = {}  # of each of the choices but λ
+    for cell, config in cells.items():
+        choices = replace(config, attention_penalty=0.0)
+        group = latest.get(choices)
+        if group is None or len(group) == LARGEST or not stacks(config, device):
+            group = latest[choices] = {}
+            groups.append(group)
+        group[cell] = config
+    return groups
+
+
+def train_cells(
+    folder: Path,
+    group: Mapping[Cell, TrainConfig],
+    cache: FeatureCache,
+    open_store: Callable[[], FeatureStore],
+    tensorboard: bool,
+) -> Outcomes:
+    """Trains whatever of the group is not yet trained; the run of each, or what it failed on."""
+    if not all((_path(folder, cell) / "summary.json").is_file() for cell in group):
+        open_store()  # before a run is begun
+    left = {}
+    for cell, config in group.items():
+        try:
+            run = _begin(_path(folder, cell), config, cache)
+        except FAILURES as error:
+            yield cell, error
+            continue
+        if run.finished:
+            yield cell, _whole(run, cache)
+        else:
+            left[cell] = run
+    if not left:
+        return
+    for run, outcome in train_together(list(left.values()), cache, open_store(), tensorboard):
+        cell = next(cell for cell, one in left.items() if one is run)
+        yield cell, outcome if isinstance(outcome, Exception) else _whole(run, cache)
+
+
+def _whole(run: Run, cache: FeatureCache) -> Run | Exception:
+    """A finished run; what it left may have been damaged since."""
+    try:
+        run.summary()
+        read_predictions(run.predictions, cache)
+    except FAILURES as error:
+        return error
+    return run
+
+
+def _path(folder: Path, cell: Cell) -> Path:
+    name, seed, fold = cell
+    return folder / f"{name}-fold{fold}-seed{seed}"
+
+
+def _begin(path: Path, config: TrainConfig, cache: FeatureCache) -> Run:
+    if not (path / "config.json").exists():
+        sides_of(cache, config)  # before anything is written
+        with suppress(RunError):  # another process has begun it since
+            return create_run(path, config, cache)
+    run = open_run(path)
+    if other := _unlike(run, config, cache):
+        raise AttnactError(other)
+    return run
+
+
+def _check_choices(folder: Path, cells: Mapping[Cell, TrainConfig], cache: FeatureCache) -> None:
+    """Holds what is asked for against the runs that are there.
+
+    Raises:
+        AttnactError: one was made with other choices; a table of both would compare nothing.
+    """
+    for cell, config in cells.items():
+        with suppress(RunError):  # which is told when its turn comes
+            if (_path(folder, cell) / "config.json").exists():
+                run = open_run(_path(folder, cell))
+                if other := _unlike(run, config, cache):
+                    raise AttnactError(other)
+
+
+def _unlike(run: Run, config: TrainConfig, cache: FeatureCache) -> str:
+    """Why a run is not the one that is asked for; empty if it is."""
+    if run.cache_digest != cache.digest:
+        return f"{run.folder}: made with another cache; use another --name"
+    then, now = asdict(run.config), asdict(config)
+    if others := [name for name in now if then[name] != now[name]]:
+        made, asked = (", ".join(f"{n} {of[n]}" for n in others) for of in (then, now))
+        return (
+            f"{run.folder}: made with {made}, now asked for {asked}; choose as before "
+            f"(--config {run.folder}/config.json), or use another --name"
+        )
+    return ""
+
+
+def _row(name: str, config: TrainConfig, runs: dict[int, list[Run]], cache: FeatureCache) -> Row:
+    summaries = [[run.summary() for run in folds] for folds in runs.values()]
+    apart = not overlapping(cache, [run.config.fold for run in next(iter(runs.values()))])
+    mean = partial(_mean, apart)
+    attends = config.model == "attention"
+    return Row(
+        name=name,
+        config=config,
+        runs=runs,
+        values=[over_folds(folds, cache) for folds in runs.values()],
+        entropy=[mean(cells, "attention_entropy") for cells in summaries] if attends else [],
+        spread=[mean(cells, "attention_spread") for cells in summaries] if attends else [],
+    )
+
+
+def _mean(apart: bool, summaries: Sequence[dict[str, Any]], name: str) -> float:
+    """Over all test videos where the folds keep them apart, else over the folds."""
+    weights = [summary["videos"] if apart else 1 for summary in summaries]
+    return float(np.average([summary[name] for summary in summaries], weights=weights))

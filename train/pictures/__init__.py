@@ -1,0 +1,1 @@
+"""Attention over frames, as pictures and movies."""

@@ -1,0 +1,86 @@
+"""What a run's models made of its test videos, as CSV files: written, and read again."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from attnact.cache.features import FeatureCache
+from attnact.cache.provenance import marked
+from attnact.errors import RunError
+from attnact.machine.files import write_text
+from attnact.train.feed.clips import Ints
+from attnact.train.scoring.evaluate import Floats, VideoScores
+
+
+def write_predictions(path: Path, cache: FeatureCache, scored: VideoScores) -> None:
+    """`predictions.csv`: a row a video with its path, true and predicted class, and its scores.
+
+    Several true classes are joined by `|`; the predicted one is then the highest score.
+    """
+    rows: list[list[str]] = [["video", "label", "prediction", *cache.classes]]
+    for video, scores in zip(scored.videos, scored.scores, strict=True):
+        label = cache.labels[video]
+        true = np.flatnonzero(label) if cache.multi_label else [label]
+        names = "|".join(cache.classes[n] for n in true)
+        best = cache.classes[scores.argmax()]
+        rows.append([cache.paths[video], names, best, *(repr(float(s)) for s in scores)])
+    write_csv(path, rows, cache.random_weights)
+
+
+def write_attention(path: Path, cache: FeatureCache, scored: VideoScores) -> None:
+    """`attention.csv`: a row a video with the entropy and the spread of its attention maps."""
+    assert scored.attention is not None
+    rows = zip(scored.videos, scored.attention.tolist(), strict=True)
+    lines = [[cache.paths[video], *map(repr, looks)] for video, looks in rows]
+    write_csv(path, [["video", "entropy", "spread"], *lines], cache.random_weights)
+
+
+def read_predictions(path: Path, cache: FeatureCache) -> tuple[Ints, Floats]:
+    """The videos (positions in the cache) and scores of a `predictions.csv`.
+
+    Raises:
+        RunError: the file is missing, or is not of this cache.
+    """
+    return _read_table(path, cache, 3, cache.classes)
+
+
+def read_attention(path: Path, cache: FeatureCache) -> tuple[Ints, Floats]:
+    """The videos, and the entropy and spread of each, (V, 2), of an `attention.csv`.
+
+    Raises:
+        RunError: the file is missing, or is not of this cache.
+    """
+    return _read_table(path, cache, 1, ["entropy", "spread"])
+
+
+def write_csv(path: Path, rows: Sequence[Sequence[object]], random_weights: bool) -> None:
+    """Writes a CSV file, whole; see `marked` for its header."""
+
+    class Lines(list[str]):
+        def write(self, line: str) -> None:  # all that csv asks of a file
+            self.append(line.removesuffix("\r\n") + "\n")
+
+    lines = Lines()
+    header, *others = rows
+    # Quotes \r and \n only where it ends lines with both.
+    csv.writer(lines).writerows([marked(header, random_weights), *others])
+    write_text(path, "".join(lines))
+
+
+def _read_table(
+    path: Path, cache: FeatureCache, first: int, names: Sequence[str]
+) -> tuple[Ints, Floats]:
+    """The videos, which the first column names, and the columns from `first` on, (V, names)."""
+    position = {name: i for i, name in enumerate(cache.paths)}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+        if rows[0][first:] != names:
+            raise RunError(f"{path}: its columns are not those of {cache.path}")
+        videos = [position[row[0]] for row in rows[1:]]
+        values = np.array([row[first:] for row in rows[1:]], np.float64)
+        return np.array(videos, np.int64), values.reshape(len(videos), len(names))
+    except (OSError, csv.Error, IndexError, KeyError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error})") from error
