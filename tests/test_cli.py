@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NO_DATA = [
     (("features", "hmdb51"), 1, r"HMDB-51 in data/hmdb51: .*attnact download hmdb51"),
     (("features", "folder", "--videos", "nowhere"), 1, "nowhere: no such folder or file"),
+    (("features", "kinetics"), 2, "'kinetics' is not one of"),
+    (("features", "."), 2, "type: attnact features folder --videos ."),
     (("train",), 1, "no cache in features/; make one with `attnact features`"),
     (("train", "nothing.h5"), 1, "nothing.h5: no such file; `attnact features` makes it"),
     (("train", "--resume", "nowhere"), 1, "nowhere/config.json: no such file"),

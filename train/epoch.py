@@ -38,6 +38,7 @@ class Pass:
     module: the model as it is called, by all processes that train it (`ranks.parallel`).
     clips: those that epochs choose from.
     phase, epoch: which it is, from 1 on.
+    last: what the one before came to; None before the first.
     """
 
     config: TrainConfig
@@ -49,6 +50,7 @@ class Pass:
     clips: Clips
     phase: str
     epoch: int
+    last: Line | None = None
 
     def visited(self, random: np.random.Generator) -> Ints:
         """The clips of the epoch, as positions in `clips`."""
@@ -98,7 +100,7 @@ def train_epoch(passes: Sequence[Pass], advance: Advance) -> list[Line]:
     # A CPU multiplies one row with a matrix faster in float32, so its features are not rounded.
     rounded = config.precision == "bfloat16" and device.type == "cuda"
     dtype = torch.bfloat16 if rounded else torch.float32
-    total = torch.zeros(len(passes), 2, device=device)
+    total, told = torch.zeros(len(passes), 2, device=device), how_far(passes)
     own, shares = _share_out(order, config.batch_size)
     with _as_one(passes) as (model, optimizer):
         model.train()
@@ -114,12 +116,23 @@ def train_epoch(passes: Sequence[Pass], advance: Advance) -> list[Line]:
                 whole = partial(learn, share)
             total += share.weight * whole(batch.X, batch.mask, labels)
             optimizer.step()
-            advance(len(passes) * share.clips, "")
+            advance(len(passes) * share.clips, told)
     means = (ranks.sum_up(total) / len(order)).tolist()
     rest = {"clips": len(order), "seconds": round(time.perf_counter() - start, 3)}
     if ranks.count() > 1:
         rest["processes"] = ranks.count()
     return [{"loss": entropy, "penalty": penalty, **rest} for entropy, penalty in means]
+
+
+def how_far(passes: Sequence[Pass]) -> str:
+    """Which epoch it is, and what the one before came to for each run, in words."""
+    first, last = passes[0], [it.last for it in passes if it.last]
+    words = [f"epoch {first.epoch}/{first.config.epochs}"]
+    if last:
+        words.append("loss " + " / ".join(f"{line['loss']:.3g}" for line in last))
+    if held := [100 * line["validation"] for line in last if "validation" in line]:
+        words.append("held out " + " / ".join(f"{value:.0f} %" for value in held))
+    return ", ".join(words)
 
 
 def records(config: TrainConfig, device: torch.device) -> bool:

@@ -206,7 +206,10 @@ def _fit(
         if done and cost(config, history[-1]) <= enough:
             break
         done = epoch
-        trained = yield Pass(config, store, labels, model, module, optimizer, clips, phase, epoch)
+        last = history[-1] if epoch > 1 else None
+        trained = yield Pass(
+            config, store, labels, model, module, optimizer, clips, phase, epoch, last
+        )
         if not np.isfinite(trained["loss"] + trained["penalty"]):
             raise RunError("the loss is not a number any more; try a smaller --learning-rate")
         line = {"phase": phase, "epoch": epoch, **trained}

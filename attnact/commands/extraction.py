@@ -1,5 +1,6 @@
 """Videos in, feature cubes out: datasets, download, features."""
 
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -64,8 +65,19 @@ def download(dataset: str, to: Path | None) -> None:
     click.echo(f"{dataset} is in {target}; next: attnact features {dataset} --videos {target}")
 
 
+def _known_dataset(context: click.Context, parameter: click.Parameter, name: str) -> str:
+    """Refuses what is none; whoever names their own videos in its place is told where they go."""
+    if name not in DATASETS and Path(name).exists():
+        raise click.BadParameter(
+            f"{name!r} is no data set; for videos of your own type: "
+            f"attnact features folder --videos {shlex.quote(name)}"
+        )
+    known: str = click.Choice(DATASETS).convert(name, parameter, context)
+    return known
+
+
 @click.command()
-@click.argument("dataset", type=click.Choice(DATASETS))
+@click.argument("dataset", metavar="DATASET", callback=_known_dataset)
 @click.option("--videos", type=FilePath, help="Folder or CSV list.  [default: data/DATASET]")
 @click.option("--out", type=FilePath, help="Cache to write.  [default: features/NAME.h5]")
 @click.option("--folds", default=5, show_default=True, help="Of a folder or list without any.")
@@ -90,8 +102,9 @@ def features(
 ) -> None:
     """Make feature cubes of every frame of videos.
 
-    DATASET is `folder` for your own videos: a folder with a sub-folder for each class, or a CSV
-    with path,label[,group][,fold columns]. Stopped at any moment, the same command goes on.
+    DATASET is ucf11, hmdb51, hollywood2, or `folder` for your own videos: a folder with a
+    sub-folder for each class, or a CSV with path,label[,group][,fold columns]. Stopped at any
+    moment, the same command goes on.
 
     \b
     Example: attnact features hmdb51 --videos /data/hmdb51

@@ -74,7 +74,7 @@ def _live(what: str, total: float, unit: str) -> Iterator[Advance]:
         BarColumn(bar_width=24),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
         _Rate(),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -102,15 +102,20 @@ def _lines(what: str, total: float, unit: str) -> Advance:
         shown = now
         rate = done / (now - start)
         left = timedelta(seconds=round(max(0.0, total - done) / rate)) if rate else "?"
-        text = f"{what}: {done:,.0f}/{total:,.0f} {unit}, {rate:,.3g} {unit}/s, {left} left"
+        text = f"{what}: {done:,.0f}/{total:,.0f} {unit}, {_rounded(rate)} {unit}/s, {left} left"
         print(f"{text}, {note}" if note else text, file=sys.stderr, flush=True)
 
     return advance
 
 
+def _rounded(rate: float) -> str:
+    """To three digits; all of them where there are more before the point."""
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.4g} {task.fields['unit']}/s" if task.speed else "")
+        return Text(f"{_rounded(task.speed)}/s" if task.speed else "")
 
 
 @contextmanager

@@ -47,6 +47,14 @@ def test_a_line_now_and_then(clock: SimpleNamespace, capsys: pytest.CaptureFixtu
     ]
 
 
+def test_thousands_a_second(clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("features", 1e6, "frames") as advance:
+        clock.now += QUIET_LINE
+        advance(QUIET_LINE * 26270, "")
+    said = "features: 788,100/1,000,000 frames, 26,270 frames/s, 0:00:08 left\n"
+    assert capsys.readouterr().err == said
+
+
 def test_nothing_done_and_more_than_all(
     clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:

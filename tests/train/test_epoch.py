@@ -1,6 +1,8 @@
 """An epoch whose steps are replayed, as on a GPU, against the same epoch step by step."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ CHOICES: dict[str, Any] = {
     "test_stride": 10,
     "validation": 0.0,
 }
+FIRST = ("selection", 1)
 KINDS: dict[str, dict[str, Any]] = {
     "location": {},
     "context": {"attention": "context", "lstm_layers": 1},
@@ -94,3 +97,27 @@ def test_what_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not epoch.records(TrainConfig(**CHOICES, model="average"), gpu)
     monkeypatch.setattr("attnact.machine.ranks.count", lambda: 2)
     assert not epoch.records(config, gpu)
+
+
+@pytest.mark.parametrize("penalties", [[1.0], [0.0, 10.0]], ids=["alone", "stack"])
+def test_the_progress_tells_the_epoch_and_what_the_one_before_came_to(
+    penalties: list[float], make_cache: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: dict[str, None] = {}  # each once, in order
+
+    @contextmanager
+    def collect(what: str, total: float, unit: str) -> Iterator[Any]:
+        yield lambda more, note: notes.setdefault(f"{what}: {note}")
+
+    monkeypatch.setattr(lockstep, "progress", collect)
+    monkeypatch.setattr(lockstep, "stacks", lambda config, device: True)
+    cache = make_cache(tmp_path / "x.h5", videos=12)
+    lines = made(tmp_path, cache, penalties, "host", validation=0.3, epochs=2)
+    first = [it for it in lines if isinstance(it, dict) and (it["phase"], it["epoch"]) == FIRST]
+    loss = " / ".join(f"{line['loss']:.3g}" for line in first)
+    held = " / ".join(f"{100 * line['validation']:.0f} %" for line in first)
+    assert [note for note in notes if not note.endswith(": ")][:3] == [
+        "selection: epoch 1/2",
+        f"selection: epoch 2/2, loss {loss}, held out {held}",
+        "final: epoch 1/2",
+    ]
