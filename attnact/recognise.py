@@ -15,7 +15,7 @@ import torch
 
 from attnact.cache.compact import to_float, to_uint8
 from attnact.cache.features import CUBE, FeatureCache
-from attnact.errors import RunError, VideoError
+from attnact.errors import AttnactError, RunError, VideoError
 from attnact.extract.frames.decoder import Failed
 from attnact.extract.frames.decoding import Event
 from attnact.extract.frames.video import VideoInfo
@@ -30,7 +30,8 @@ from attnact.train.feed.stream import Block, cached_blocks, needed, stream_clips
 from attnact.train.runs import open_run
 from attnact.train.scoring.evaluate import clip_votes, probabilities, score_clips, sum_up
 from attnact.train.scoring.scored import Attention, Prediction, ScoredClip
-from attnact.vocabulary import Decoder
+from attnact.train.selection import fold_videos
+from attnact.vocabulary import Decoder, Split
 
 TIME_LIMIT = 60.0  # seconds without a frame after which a file is given up
 
@@ -93,6 +94,18 @@ class Recogniser:
         """
         with closing(self.scored_clips([Path(video)])) as videos:
             return self.sum_up_attention(next(videos))
+
+    def trained_on(self, videos: Sequence[Path]) -> list[Path]:
+        """Those of the files that the model was trained on, as far as there is a cache to tell."""
+        if not self.run.state.exists():  # trained elsewhere, by the released code
+            return []
+        try:
+            cache = self.run.open_cache()
+        except AttnactError:
+            return []
+        paths = [cache.paths[i] for i in fold_videos(cache, self.run.config.fold, Split.TRAIN)]
+        known = {(cache.root / path).resolve() for path in paths}
+        return [video for video in videos if video.resolve() in known]
 
     def scored_clips(self, videos: Sequence[Path]) -> Generator[Iterator[ScoredClip], None, None]:
         """The clips of each video, as they are scored; a bad video raises VideoError at its end.

@@ -169,6 +169,7 @@ def test_predict_scores_a_test_video_as_evaluate_does(run):
     result = attnact("predict", run, *(row[0] for row in expected), "--csv")
     assert result.exit_code == 0
     assert "random weights" in result.stderr
+    assert "trained on" not in result.stderr
     columns, *rows = csv.reader(result.stdout.splitlines())
     assert columns == ["video (features of random weights)", "prediction", *header[3:]]
     assert [row[:2] for row in rows] == [[row[0], row[2]] for row in expected]
@@ -188,6 +189,7 @@ def test_predict_passes_over_what_does_not_decode(run, tmp_path):
     assert "scene02 red.avi: scene02 red.avi: not a video" in result.stderr
     assert "nobody.avi: cannot be opened" in result.stderr
     assert "2 of 3 videos failed" in result.stderr
+    assert "the run was trained on 1 of the 3 videos" in result.stderr
 
 
 def test_the_few_lines_of_the_readme(run, capsys):

@@ -30,6 +30,7 @@ CONFIG = TrainConfig(
     fold="1", lstm_layers=1, hidden_size=4, epochs=2, batch_size=8, validation=0.0, test_stride=4
 )
 LENGTHS = [75, 33, 12]  # frames of the test videos
+TESTS, TRAINS = slice(3), slice(3, 6)
 
 
 class StandIn:
@@ -187,6 +188,24 @@ def test_scores_that_are_no_numbers_are_refused(make_run) -> None:
     clip = ScoredClip(np.arange(1), 30.0, np.full(3, np.nan), np.zeros((1, 3)), None)
     with pytest.raises(RunError, match="not numbers"):
         make_run().sum_up([clip])
+
+
+def test_what_it_was_trained_on(make_run, cache, tmp_path, monkeypatch) -> None:
+    recogniser = make_run()
+    root = cache.root
+    monkeypatch.chdir(root)
+    tests, trains = ([Path(path) for path in cache.paths[part]] for part in (TESTS, TRAINS))
+    link, other = tmp_path / "link.avi", tmp_path / trains[0].name
+    link.symlink_to(root / trains[1])
+    told = recogniser.trained_on([*tests, other, link, root / trains[0], trains[2]])
+    assert told == [link, root / trains[0], trains[2]]
+    run = recogniser.run
+    for other in (
+        replace(run, folder=tmp_path / "imported"),  # there is no state in it
+        replace(run, cache=tmp_path / "gone.h5"),
+    ):
+        monkeypatch.setattr(recogniser, "run", other)
+        assert recogniser.trained_on(trains) == []
 
 
 def test_the_top_classes() -> None:
