@@ -17,7 +17,8 @@ from attnact.model.checkpoint import load_checkpoint
 from attnact.motion import motion_maps, resize_of
 from attnact.train.config import TrainConfig
 from attnact.train.experiments.by_video import row_videos
-from attnact.train.experiments.grid import Grid, Row
+from attnact.train.experiments.grid import Grid
+from attnact.train.experiments.rows import Row
 from attnact.train.experiments.study import (
     RATES,
     Answer,

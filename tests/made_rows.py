@@ -8,7 +8,7 @@ import numpy as np
 
 from attnact.cache.features import FeatureCache
 from attnact.train.config import TrainConfig
-from attnact.train.experiments.grid import Row, over_folds
+from attnact.train.experiments.rows import Row, over_folds
 from attnact.train.experiments.table1 import table1_rows
 from attnact.train.runs import create_run
 from attnact.train.scoring.evaluate import VideoScores

@@ -8,8 +8,9 @@ import numpy as np
 
 from attnact.cache.features import FeatureCache
 from attnact.errors import AttnactError
-from attnact.page.read import Predictions, Setting, ShownRun
+from attnact.page.read import Setting, ShownRun
 from attnact.train.experiments.tables import listed
+from attnact.train.scoring.predictions import Predictions
 
 
 class Guess(NamedTuple):

@@ -1,6 +1,5 @@
 """What run folders tell of themselves: their choices, epochs and scores, without their cache."""
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -8,52 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from attnact.errors import RunError
 from attnact.machine.sealed import parse
 from attnact.page.folders import names_of, tree
 from attnact.train.config import TrainConfig, effective, idle
 from attnact.train.runs import Run, open_run
-from attnact.train.scoring.evaluate import Floats, metric, metric_name
+from attnact.train.scoring.evaluate import metric_name
+from attnact.train.scoring.predictions import Predictions, read_scores
 from attnact.train.selection import FINAL
 
 NONE = "–"  # a choice that was not made
 SPOKEN_OF = 3  # runs that are repeats, by name
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """A `predictions.csv`.
-
-    videos: paths as the cache has them, (V,).
-    labels: class indices (V,), or rows of 0 and 1 (V, N) where several classes may hold.
-    scores: a probability for each class, (V, N).
-    """
-
-    classes: list[str]
-    videos: list[str]
-    labels: npt.NDArray[np.int64]
-    scores: Floats
-
-    @property
-    def multi_label(self) -> bool:
-        """Whether several classes may hold for one video."""
-        return self.labels.ndim == 2
-
-    @property
-    def value(self) -> float:
-        """Accuracy or mean average precision, a share."""
-        return metric(self.scores, self.labels)
-
-    def true(self, row: int) -> list[str]:
-        """The true classes of a video."""
-        label = self.labels[row]
-        return [self.classes[n] for n in (np.flatnonzero(label) if self.multi_label else [label])]
-
-    def right(self, row: int) -> bool:
-        """Whether the highest score is that of a true class."""
-        return self.classes[self.scores[row].argmax()] in self.true(row)
 
 
 @dataclass(frozen=True)
@@ -147,30 +112,6 @@ def read_run(folder: Path, name: str) -> ShownRun:
     history = _history(run.metrics) if run.metrics.is_file() else []
     features = ", ".join(filter(None, (summary.get(key) for key in ("backbone", "weights"))))
     return ShownRun(run, name, history, predictions, features, bool(summary.get("random_weights")))
-
-
-def read_scores(path: Path, multi_label: bool) -> Predictions:
-    """A `predictions.csv`, whose header tells the classes; `evaluate` reads it by its cache.
-
-    Raises:
-        RunError: it is damaged.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
-        classes = header[3:]
-        scores = np.array([row[3:] for row in rows], np.float64).reshape(len(rows), len(classes))
-        labels = np.zeros((len(rows), len(classes)), np.int64)
-        for i, row in enumerate(rows):
-            names = [row[1]] if not multi_label else row[1].split("|") if row[1] else []
-            for name in names:
-                labels[i, classes.index(name)] = 1
-    except (OSError, csv.Error, IndexError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({error})") from error
-    if not rows or not classes or not np.isfinite(scores).all():
-        raise RunError(f"{path}: holds no scores")
-    videos = [row[0] for row in rows]
-    return Predictions(classes, videos, labels if multi_label else labels.argmax(1), scores)
 
 
 def without_repeats(runs: Sequence[ShownRun]) -> tuple[list[ShownRun], list[str]]:

@@ -24,7 +24,6 @@ from attnact.extract.frames.video import read_frames
 from attnact.model.checkpoint import load_checkpoint
 from attnact.page.pool import Guess, PoolVideo, choose
 from attnact.page.read import (
-    Predictions,
     find_runs,
 )
 from attnact.page.write import UNIT, write_page
@@ -33,6 +32,7 @@ from attnact.train.feed.store import open_store
 from attnact.train.runs import open_run
 from attnact.train.scoring.evaluate import average_precisions
 from attnact.train.scoring.looks import frame_maps
+from attnact.train.scoring.predictions import Predictions
 
 VIDEO = "video (features of random weights)"
 

@@ -8,7 +8,8 @@ from readback import is_picture, read_csv
 
 from attnact.cache.features import FeatureCache
 from attnact.train.config import TrainConfig, resolve
-from attnact.train.experiments.grid import Grid, Row
+from attnact.train.experiments.grid import Grid
+from attnact.train.experiments.rows import Row
 from attnact.train.experiments.sweep import sweep_rows, sweep_table, write_sweep
 
 CONFIG = TrainConfig(fold="1", penalty_form="mean", recipe="released")

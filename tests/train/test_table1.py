@@ -13,7 +13,8 @@ from attnact.cache.features import FeatureCache
 from attnact.released.importing import import_released
 from attnact.train.config import TrainConfig, resolve
 from attnact.train.experiments.by_video import compare, right_of, row_videos
-from attnact.train.experiments.grid import Grid, Row
+from attnact.train.experiments.grid import Grid
+from attnact.train.experiments.rows import Row
 from attnact.train.experiments.table1 import (
     NAMES,
     PAPER,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from attnact.cache.features import FeatureCache
-from attnact.train.experiments.grid import Row
+from attnact.train.experiments.rows import Row
 from attnact.train.feed.clips import Ints
 from attnact.train.scoring.evaluate import Floats
 from attnact.train.scoring.measures import (

@@ -10,51 +10,27 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from attnact.cache.features import FeatureCache
 from attnact.errors import AttnactError, RunBusyError, RunError
 from attnact.train.config import TrainConfig
+from attnact.train.experiments.rows import Row, row_of
 from attnact.train.feed.places import FeatureStore
 from attnact.train.lockstep import FAILURES, LARGEST, stacks
 from attnact.train.loop import train_together
 from attnact.train.runs import Run, create_run, open_run
-from attnact.train.scoring.evaluate import metric
 from attnact.train.scoring.predictions import read_predictions
 from attnact.train.selection import sides_of
-from attnact.vocabulary import Split
 
 Cell = tuple[str, int, str]  # the name of a row, a seed, a fold
 Outcomes = Iterator[tuple[Cell, Run | Exception]]  # the run of each, or what it failed on
 Train = Callable[[Path, Mapping[Cell, TrainConfig]], Outcomes]  # who trains the cells of a folder
 
 SECONDS_BETWEEN_LOOKS = 0.5  # at runs that another process trains
-
-
-@dataclass(frozen=True)
-class Row:
-    """The result of one row of the table; a seed counts when all its folds are there.
-
-    config: of the row; its seed and fold are of no account.
-    runs: seed -> the run of each fold.
-    values: the metric of each seed. Where the folds' test videos are disjoint (k folds), the
-        metric of all of them together; else (official folds) the mean over the folds.
-    entropy, spread: of the attention maps of each seed, in nats and as a share of the locations,
-        over the same videos; empty for a model without attention.
-    """
-
-    name: str
-    config: TrainConfig
-    runs: dict[int, list[Run]]
-    values: list[float]
-    entropy: list[float]
-    spread: list[float]
 
 
 @dataclass(frozen=True)
@@ -111,7 +87,7 @@ def train_grid(
             if all((name, seed, fold) in runs for fold in folds)
         }
         if whole:
-            found.append(_row(name, config, whole, cache))
+            found.append(row_of(name, config, whole, cache))
     paths = {_path(folder, cell) for cell in cells}
     if others := sum(path.parent not in paths for path in folder.glob("*/config.json")):
         report(f"not asked for, and not in what is written: {others} of the runs in {folder}")
@@ -147,21 +123,6 @@ def train_here(
             yield cell, outcome
         if busy:
             left.append(busy)
-
-
-def over_folds(runs: Sequence[Run], cache: FeatureCache) -> float:
-    """The metric over the test videos of several folds; see `Row.values`."""
-    results = [read_predictions(run.predictions, cache) for run in runs]
-    if overlapping(cache, [run.config.fold for run in runs]):
-        return float(np.mean([metric(scores, cache.labels[videos]) for videos, scores in results]))
-    videos = np.concatenate([videos for videos, _ in results])
-    return metric(np.concatenate([scores for _, scores in results]), cache.labels[videos])
-
-
-def overlapping(cache: FeatureCache, folds: Sequence[str]) -> bool:
-    """Whether a video is tested by more than one of these folds."""
-    tested = np.array([cache.folds[fold] == Split.TEST for fold in folds]).sum(0)
-    return bool((tested > 1).any())
 
 
 def _groups(
@@ -260,24 +221,3 @@ def _unlike(run: Run, config: TrainConfig, cache: FeatureCache) -> str:
             f"(--config {run.folder}/config.json), or use another --name"
         )
     return ""
-
-
-def _row(name: str, config: TrainConfig, runs: dict[int, list[Run]], cache: FeatureCache) -> Row:
-    summaries = [[run.summary() for run in folds] for folds in runs.values()]
-    apart = not overlapping(cache, [run.config.fold for run in next(iter(runs.values()))])
-    mean = partial(_mean, apart)
-    attends = config.model == "attention"
-    return Row(
-        name=name,
-        config=config,
-        runs=runs,
-        values=[over_folds(folds, cache) for folds in runs.values()],
-        entropy=[mean(cells, "attention_entropy") for cells in summaries] if attends else [],
-        spread=[mean(cells, "attention_spread") for cells in summaries] if attends else [],
-    )
-
-
-def _mean(apart: bool, summaries: Sequence[dict[str, Any]], name: str) -> float:
-    """Over all test videos where the folds keep them apart, else over the folds."""
-    weights = [summary["videos"] if apart else 1 for summary in summaries]
-    return float(np.average([summary[name] for summary in summaries], weights=weights))

@@ -20,7 +20,8 @@ from attnact.train.experiments.by_video import (
     right_of,
     row_videos,
 )
-from attnact.train.experiments.grid import Grid, Row
+from attnact.train.experiments.grid import Grid
+from attnact.train.experiments.rows import Row
 from attnact.train.experiments.table1 import NAMES, difference_table, differences
 from attnact.train.experiments.tables import listed, mean_sd, percent
 from attnact.train.feed.clips import step_at

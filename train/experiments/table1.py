@@ -12,7 +12,8 @@ from attnact.machine.files import write_text
 from attnact.train.config import TrainConfig
 from attnact.train.experiments import charts
 from attnact.train.experiments.by_video import compare
-from attnact.train.experiments.grid import Grid, overlapping
+from attnact.train.experiments.grid import Grid
+from attnact.train.experiments.rows import overlapping
 from attnact.train.experiments.tables import (
     about,
     listed,

@@ -7,7 +7,7 @@ import numpy as np
 
 from attnact.cache.features import FeatureCache
 from attnact.train.config import TrainConfig, resolve
-from attnact.train.experiments.grid import overlapping
+from attnact.train.experiments.rows import overlapping
 
 
 def mean_sd(values: Sequence[float]) -> str:

@@ -2,16 +2,52 @@
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from attnact.cache.features import FeatureCache
 from attnact.cache.provenance import marked
 from attnact.errors import RunError
 from attnact.machine.files import write_text
 from attnact.train.feed.clips import Ints
-from attnact.train.scoring.evaluate import Floats, VideoScores
+from attnact.train.scoring.evaluate import Floats, VideoScores, metric
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A `predictions.csv` by itself, without its cache.
+
+    videos: paths as the cache has them, (V,).
+    labels: class indices (V,), or rows of 0 and 1 (V, N) where several classes may hold.
+    scores: a probability for each class, (V, N).
+    """
+
+    classes: list[str]
+    videos: list[str]
+    labels: npt.NDArray[np.int64]
+    scores: Floats
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether several classes may hold for one video."""
+        return self.labels.ndim == 2
+
+    @property
+    def value(self) -> float:
+        """Accuracy or mean average precision, a share."""
+        return metric(self.scores, self.labels)
+
+    def true(self, row: int) -> list[str]:
+        """The true classes of a video."""
+        label = self.labels[row]
+        return [self.classes[n] for n in (np.flatnonzero(label) if self.multi_label else [label])]
+
+    def right(self, row: int) -> bool:
+        """Whether the highest score is that of a true class."""
+        return self.classes[self.scores[row].argmax()] in self.true(row)
 
 
 def write_predictions(path: Path, cache: FeatureCache, scored: VideoScores) -> None:
@@ -67,6 +103,30 @@ def write_csv(path: Path, rows: Sequence[Sequence[object]], random_weights: bool
     # Quotes \r and \n only where it ends lines with both.
     csv.writer(lines).writerows([marked(header, random_weights), *others])
     write_text(path, "".join(lines))
+
+
+def read_scores(path: Path, multi_label: bool) -> Predictions:
+    """A `predictions.csv` by its header alone; see `read_predictions` for one beside its cache.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+        classes = header[3:]
+        scores = np.array([row[3:] for row in rows], np.float64).reshape(len(rows), len(classes))
+        labels = np.zeros((len(rows), len(classes)), np.int64)
+        for i, row in enumerate(rows):
+            names = [row[1]] if not multi_label else row[1].split("|") if row[1] else []
+            for name in names:
+                labels[i, classes.index(name)] = 1
+    except (OSError, csv.Error, IndexError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error})") from error
+    if not rows or not classes or not np.isfinite(scores).all():
+        raise RunError(f"{path}: holds no scores")
+    videos = [row[0] for row in rows]
+    return Predictions(classes, videos, labels if multi_label else labels.argmax(1), scores)
 
 
 def _read_table(
