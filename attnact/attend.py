@@ -10,16 +10,15 @@ import numpy as np
 from PIL import Image
 
 from attnact.cache.features import FeatureCache
-from attnact.cache.provenance import RANDOM_WEIGHTS
+from attnact.cache.provenance import RANDOM_WEIGHTS, resize_of
 from attnact.errors import AttnactError, RunError, VideoError
 from attnact.extract.datasets.disk import videos_meant
 from attnact.extract.frames.resize import seen_part
 from attnact.extract.frames.video import Frame, read_frames
-from attnact.motion import resize_of
 from attnact.recognise import Recogniser
 from attnact.train.feed.clips import Ints
 from attnact.train.pictures import movie, plots
-from attnact.train.scoring.scored import Attention, ScoredClip
+from attnact.train.scoring.one_video import Attention, ScoredClip
 from attnact.train.selection import fold_videos
 from attnact.vocabulary import Split
 
@@ -204,18 +203,14 @@ def _drawing(
 
 
 def _title(recogniser: Recogniser, video: Video, attention: Attention) -> str:
-    label = "" if video.cache is None else f"{_label(video.cache, video.position)}, "
+    label = ""
+    if video.cache is not None:
+        label = f"{', '.join(video.cache.true_classes(video.position))}, "
     ((guess, score),) = attention.prediction.top()
     title = f"{video.name}: {label}taken for {guess} ({100 * score:.0f} %)"
     if recogniser.features["weights_are_random"] == "true":
         title += f" ({RANDOM_WEIGHTS})"
     return title
-
-
-def _label(cache: FeatureCache, video: int) -> str:
-    label = cache.labels[video]
-    true = np.flatnonzero(label) if cache.multi_label else [label]
-    return ", ".join(cache.classes[n] for n in true)
 
 
 def _cached(cache: FeatureCache, position: int) -> Video:

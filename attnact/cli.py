@@ -9,7 +9,6 @@ The commands themselves are in `commands`.
 
 import os
 import traceback
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,13 +16,14 @@ import click
 from attnact import __version__
 from attnact.commands import (
     caches,
+    demonstrating,
     experiments,
     extraction,
     predicting,
     reporting,
     training,
 )
-from attnact.commands.options import FilePath, InOrder
+from attnact.commands.options import InOrder
 from attnact.errors import AttnactError
 from attnact.machine import ranks
 from attnact.machine.interrupts import heard
@@ -134,19 +134,6 @@ def main(context: click.Context, quiet: bool, verbose: bool) -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
-for module in (extraction, caches, training, predicting, experiments, reporting):
+for module in (extraction, caches, training, predicting, experiments, reporting, demonstrating):
     for command in module.COMMANDS:
         main.add_command(command)
-
-
-@main.command()
-@click.option("--to", type=FilePath, default="demo", show_default=True, help="Folder for it all.")
-def demo(to: Path) -> None:
-    """Go the whole way on videos that it draws itself.
-
-    \b
-    Example: attnact demo --to my-demo
-    """
-    from attnact.demo import run_demo
-
-    run_demo(to, main)

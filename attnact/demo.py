@@ -36,7 +36,7 @@ FAR_ABOVE_CHANCE = 0.6  # accuracy; chance is 0.25, and 32 guesses do not come n
 Frame = npt.NDArray[np.uint8]
 
 
-def run_demo(folder: Path, attnact: click.Group) -> None:
+def run_demo(folder: Path, attnact: click.Command) -> None:
     """Draws the videos and runs every stage in the folder; stopped, it goes on where it stood.
 
     Args:
@@ -89,7 +89,7 @@ def _whole_way(attnact: Callable[..., None]) -> None:
         )
 
 
-def _type(attnact: click.Group, *arguments: str) -> None:
+def _type(attnact: click.Command, *arguments: str) -> None:
     """Shows the command, and runs it. What fails or is interrupted ends the demo, as it ends."""
     click.secho("\n$ attnact " + " ".join(arguments), bold=True)
     quiet = ["--quiet"] if is_quiet() else []

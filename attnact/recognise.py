@@ -15,6 +15,7 @@ import torch
 
 from attnact.cache.compact import to_float, to_uint8
 from attnact.cache.features import CUBE, FeatureCache
+from attnact.cache.provenance import resize_of
 from attnact.errors import AttnactError, RunError, VideoError
 from attnact.extract.frames.decoder import Failed
 from attnact.extract.frames.decoding import Event
@@ -24,12 +25,11 @@ from attnact.extract.recorded import read_videos, recorded_backbone
 from attnact.machine.devices import best_device
 from attnact.machine.progress import Advance, progress
 from attnact.model.checkpoint import load_checkpoint
-from attnact.motion import resize_of
 from attnact.train.feed.clips import UNKNOWN_RATE, Cut, scored_cut
 from attnact.train.feed.stream import Block, cached_blocks, needed, stream_clips
 from attnact.train.runs import open_run
-from attnact.train.scoring.evaluate import clip_votes, probabilities, score_clips, sum_up
-from attnact.train.scoring.scored import Attention, Prediction, ScoredClip
+from attnact.train.scoring.one_video import Attention, Prediction, ScoredClip
+from attnact.train.scoring.scores import clip_votes, probabilities, score_clips, sum_up
 from attnact.train.selection import fold_videos
 from attnact.vocabulary import Decoder, Split
 

@@ -10,16 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from attnact.cache.features import FeatureCache
+from attnact.cache.provenance import resize_of
 from attnact.errors import RunError, VideoError
+from attnact.extract.frames.motion import motion_maps
 from attnact.machine.files import write_text
 from attnact.machine.progress import progress
 from attnact.model.checkpoint import load_checkpoint
-from attnact.motion import motion_maps, resize_of
 from attnact.train.config import TrainConfig
-from attnact.train.experiments.by_video import row_videos
-from attnact.train.experiments.grid import Grid
-from attnact.train.experiments.rows import Row
-from attnact.train.experiments.study import (
+from attnact.train.experiments.answers import (
     RATES,
     Answer,
     Seen,
@@ -29,6 +27,9 @@ from attnact.train.experiments.study import (
     what_does_lambda_do,
     where_does_it_look,
 )
+from attnact.train.experiments.by_video import row_videos
+from attnact.train.experiments.grid import Grid
+from attnact.train.experiments.rows import Row
 from attnact.train.experiments.table1 import ATTENTION, context, how_sure
 from attnact.train.experiments.tables import markdown
 from attnact.train.feed.clips import Ints, scored_clips

@@ -1,4 +1,4 @@
-"""The words between which a user chooses; each is explained where it is used."""
+"""The words between which a user chooses, each explained where it is used; classes and splits."""
 
 from enum import IntEnum
 from typing import Literal, get_args

@@ -60,7 +60,7 @@ def _load(
         if not len(frames):
             raise DatasetError(f"{dataset.root}: none of the first videos decodes")
     device = _device(config, runtime)
-    return load_backbone(config.backbone, weights, device, frames, 0, runtime, precision)
+    return load_backbone(config.backbone, weights, device, runtime, precision, frames)
 
 
 def recall_backbone(cache: Path, config: ExtractConfig, plan: Plan) -> Backbone:
@@ -72,7 +72,7 @@ def recall_backbone(cache: Path, config: ExtractConfig, plan: Plan) -> Backbone:
     weights = random_weights_path(cache) if config.weights == RANDOM else config.weights
     runtime, precision = plan.settings.runtime, plan.settings.precision
     device = _device(config, runtime)
-    return load_backbone(config.backbone, weights, device, None, 0, runtime, precision)
+    return load_backbone(config.backbone, weights, device, runtime, precision)
 
 
 def _device(config: ExtractConfig, runtime: Runtime) -> torch.device:

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 
-from attnact.cache.chunks import cores
 from attnact.cache.compact import Cubes
 from attnact.cache.feature_writer import ShardWriter
 from attnact.cache.tables import VideoRow
@@ -31,6 +30,7 @@ from attnact.extract.networks.backbone import Backbone
 from attnact.extract.networks.runtime import FRAMES_AT_ONCE
 from attnact.extract.plan import Plan, plan_path, read_plan
 from attnact.machine.files import full_disk_told
+from attnact.machine.resources import cores
 
 CLOSING = 2  # shards that wait for the disk while others are written
 

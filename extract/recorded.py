@@ -49,7 +49,7 @@ def recorded_backbone(
         precision = "float32"  # made on a GPU; a CPU is several times as fast in it, and as right
     file = weights or _recorded_file(provenance, cache)
     try:
-        backbone = load_backbone(name, file, device, None, 0, runtime, precision)
+        backbone = load_backbone(name, file, device, runtime, precision)
     except UnsupportedError as error:
         raise UnsupportedError(
             f"{cache}: its features were made by {runtime} in {precision}: {error}"

@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-from made_released import TEST, TRAIN
-from made_report import make_report
 
 from attnact.cache.compact import Cubes
 from attnact.cache.feature_index import Listing, write_index
@@ -22,6 +20,8 @@ from attnact.cache.shards import shard_path
 from attnact.cache.tables import VideoRow
 from attnact.machine.progress import be_quiet
 from attnact.vocabulary import Compression, Split
+from tests.made_released import TEST, TRAIN
+from tests.made_report import make_report
 
 # What is started in the background, as CI may be, ignores Ctrl-C, and so would what tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

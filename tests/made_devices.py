@@ -8,13 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import made_devices  # what a child runs is found by its module's name, and this one is __main__
-from made_extraction import StandIn
-
-from attnact.extract import choosing, devices, plan
+from attnact.extract import choosing, on_devices, plan
+from tests import (
+    made_devices,  # what a child runs is found by its module's name, and this one is __main__
+)
+from tests.made_extraction import StandIn
 
 HELD = os.environ.get("HELD")
-serve, make_shards = devices._serve, devices.make_shards
+serve, make_shards = on_devices._serve, on_devices.make_shards
 
 
 class Held(StandIn):
@@ -48,6 +49,6 @@ if __name__ == "__main__":
     from attnact.cli import main
 
     prepare(StandIn)
-    devices.make_shards, devices._serve = make_later, made_devices.serve_held
+    on_devices.make_shards, on_devices._serve = make_later, made_devices.serve_held
     typed, sys.argv = sys.argv[1:], ["attnact"]
     main(typed)

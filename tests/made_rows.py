@@ -11,8 +11,8 @@ from attnact.train.config import TrainConfig
 from attnact.train.experiments.rows import Row, over_folds
 from attnact.train.experiments.table1 import table1_rows
 from attnact.train.runs import create_run
-from attnact.train.scoring.evaluate import VideoScores
 from attnact.train.scoring.predictions import write_attention, write_predictions
+from attnact.train.scoring.scores import VideoScores
 from attnact.vocabulary import Split
 
 

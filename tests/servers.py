@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import StreamRequestHandler, TCPServer, ThreadingTCPServer
 
-from made_files import zipped
-
 from attnact.extract.datasets import DATASETS
 from attnact.extract.datasets.base import Archive, DatasetInfo
+from tests.made_files import zipped
 
 HOMEPAGE = "https://example.org/data"
 

@@ -15,7 +15,6 @@ from click.testing import CliRunner
 
 from attnact import __version__, cli
 from attnact.cache.shards import shard_path
-from attnact.cache.tables import VideoRow
 from attnact.commands import caches, experiments, extraction, predicting, reporting, training
 from attnact.errors import VideoError
 from attnact.extract.datasets import DATASETS
@@ -41,6 +40,7 @@ NO_DATA = [
     (("predict", "nowhere", "a.mp4", "--top", "0"), 2, "--top must be at least 1"),
     (("cache", "info", "text.h5"), 1, "text.h5: not a whole HDF5 file"),
     (("download", "kinetics"), 2, "'kinetics' is not one of"),
+    (("download", "folder"), 2, "folder has nothing to download"),
 ]
 
 
@@ -285,7 +285,7 @@ def test_frame_rates_that_cannot_be_are_told(monkeypatch):
     """By `features` of what it made; the rest of the work is left out here."""
     made = SimpleNamespace(
         paths=["a.avi", "b.avi", "c.avi"],
-        rows=[VideoRow(n, frame_rate=rate) for n, rate in enumerate((0.0, 25.0, 0.0))],
+        frame_rates=[0.0, 25.0, 0.0],
         frames=3,
         random_weights=False,
         failures=[],

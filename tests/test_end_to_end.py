@@ -292,7 +292,7 @@ def test_the_study_is_of_the_runs_of_the_table(table):
 
 
 def test_a_report_of_runs_and_of_the_table(run, table):
-    """The page has tests of its own in test_report_page.py."""
+    """The page has tests of its own in page/test_report_page.py."""
     attnact("study", *TABLE)
     result = attnact("report", run, table, "--videos", "2")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "report.html\n", "")

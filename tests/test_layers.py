@@ -24,7 +24,7 @@ FLOORS = [
     {"attnact.train.pictures"},
     {"attnact.extract", "attnact.train"},
     {"attnact.train.experiments"},
-    {"attnact.motion", "attnact.recognise"},
+    {"attnact.recognise"},
     {"attnact.attend", "attnact.demo", "attnact.page", "attnact.study"},
     {"attnact.commands"},
     {"attnact.cli"},
@@ -58,7 +58,7 @@ def imports(name: str, whole: bool = True) -> set[str]:
             assert node.level == 0, f"{name} imports relatively; always import through attnact."
             module = node.module or ""
             inside = {f"{module}.{alias.name}" for alias in node.names}
-            # `from attnact.train import plots` imports a module, `from attnact import x` a name.
+            # `from attnact.machine import ranks` imports a module, `from attnact import x` a name.
             found |= {path if path in MODULES else module for path in inside}
     return {module for module in found if module.split(".")[0] == "attnact"} - {name}
 

@@ -24,7 +24,7 @@ from attnact.train.feed.store import open_store, videos_in
 from attnact.train.feed.stream import stream_clips
 from attnact.train.loop import score_test, train
 from attnact.train.runs import create_run, open_run
-from attnact.train.scoring.scored import Prediction, ScoredClip
+from attnact.train.scoring.one_video import Prediction, ScoredClip
 
 CONFIG = TrainConfig(
     fold="1", lstm_layers=1, hidden_size=4, epochs=2, batch_size=8, validation=0.0, test_stride=4

@@ -31,6 +31,7 @@ twice.trial(row, making.RUN, making.TRAIN, making.TRAIN, 0.5)
 rows.append(row)
 shutil.rmtree("features")
 rows.append(kill.torture("features", *kill.COMMANDS["features"], 2, random))
+rows.append(kill.decoders_killed(1, random))
 for row in rows:
     print(row.text(), *row.lost, *row.wrong, sep="\\n")
 """
@@ -43,7 +44,7 @@ def test_a_short_run_finds_nothing(tmp_path: Path) -> None:
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     lines = result.stdout.splitlines()
     assert result.returncode == 0, result.stderr
-    assert len(lines) == 9, lines  # a row each, and nothing said of it
+    assert len(lines) == 10, lines  # a row each, and nothing said of it
     assert all("| 0 | 0 |" in line for line in lines), lines
 
 

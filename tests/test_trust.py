@@ -1,7 +1,8 @@
 """What a stranger's file cannot do: be unpickled, or have a path outside read or written.
 
-Archives are in test_unpack.py, pages in test_report_page.py, pickles that would run something in
-test_checkpoint.py, test_weights.py and test_released_model.py.
+Archives are in extract/datasets/test_unpack.py, pages in page/test_report_page.py, pickles that
+would run something in model/test_checkpoint.py, extract/networks/test_weights.py and
+released/test_released_model.py.
 """
 
 import ast

@@ -30,8 +30,8 @@ from attnact.train.initial import new_model
 from attnact.train.lockstep import Course, Outcome, in_step
 from attnact.train.optimizer import new_optimizer
 from attnact.train.runs import Run, only_here
-from attnact.train.scoring.evaluate import VideoScores, metric, metric_name, score_videos
 from attnact.train.scoring.predictions import write_attention, write_predictions
+from attnact.train.scoring.scores import VideoScores, metric, metric_name, score_videos
 from attnact.train.selection import FINAL, SELECTION, best_epoch, cost, fold_videos, sides_of
 from attnact.vocabulary import Split
 
@@ -203,10 +203,9 @@ def _fit(
     so_far = {name: state[name] for name in ("phase", "epoch", "history")}
     module, clips, labels = ranks.parallel(model), training.clips(videos), training.labels
     for epoch in range(done + 1, config.epochs + 1):
-        if done and cost(config, history[-1]) <= enough:
-            break
-        done = epoch
         last = history[-1] if epoch > 1 else None
+        if last is not None and cost(config, last) <= enough:
+            break
         trained = yield Pass(
             config, store, labels, model, module, optimizer, clips, phase, epoch, last
         )

@@ -103,13 +103,6 @@ def side_by_side(
         other.result()
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _as_slice(ascending: Ints) -> slice | Ints:
     """A slice where the numbers follow each other: numpy then copies once."""
     first, last = int(ascending[0]), int(ascending[-1])

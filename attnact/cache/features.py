@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attnact.cache.chunks import Array, Ints, cores, side_by_side
+from attnact.cache.chunks import Array, Ints, side_by_side
 from attnact.cache.compact import Cubes, Stored, to_float
 from attnact.cache.shards import DAMAGE, Shard, open_hdf5, shard_path
 from attnact.cache.tables import MOVED_TO, index_digest, read_rows, read_text
 from attnact.errors import CacheError, SchemaError
+from attnact.machine.resources import cores
 from attnact.machine.sealed import is_broken
 
 SCHEMA = 2  # grows when an older reader could no longer make sense of the file
@@ -105,6 +106,11 @@ class FeatureCache:
     def random_weights(self) -> bool:
         """Whether the backbone was not trained; whatever comes of it has to say so."""
         return self.provenance["weights_are_random"] == "true"
+
+    def true_classes(self, video: int) -> list[str]:
+        """The classes of a video, by name."""
+        label = self.labels[video]
+        return [self.classes[n] for n in (np.flatnonzero(label) if self.multi_label else [label])]
 
     def read(self, first: int, count: int) -> Cubes:
         """The features of `count` frames in a row, (count, 7, 7, 1024); float32 if kept as uint8.

@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from attnact.cache.chunks import Array, cores
+from attnact.cache.chunks import Array
 from attnact.cache.compact import Cubes, Scales, Stored, to_uint8
 from attnact.errors import CacheError
+from attnact.machine.resources import cores
 from attnact.vocabulary import Compression
 
 FRAMES = 4  # in a chunk: 392 KiB of float16

@@ -4,11 +4,12 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 
 from attnact import __version__
+from attnact.vocabulary import Resize
 
 RANDOM_WEIGHTS = "features of random weights"  # what titles and tables then say
 
@@ -36,3 +37,11 @@ def marked(header: Sequence[object], random_weights: bool) -> list[object]:
     """
     first, *others = header
     return [f"{first} ({RANDOM_WEIGHTS})" if random_weights else first, *others]
+
+
+def resize_of(provenance: Mapping[str, str]) -> Resize:
+    """How the frames were resized whose features have this provenance.
+
+    Files of the released code do not say it; the script that made them crops (its issue 6).
+    """
+    return "squash" if provenance["resize"] == "squash" else "crop"

@@ -142,7 +142,7 @@ def _train(
         if cluster is None:
             train = partial(train_here, found, open_store, best_device(device), tensorboard)
         else:
-            from attnact.train.experiments.tasks import train_on
+            from attnact.train.experiments.on_cluster import train_on
 
             train = partial(train_on, cluster, found.path, features_in, tensorboard)
         grid = train_grid(folder, found, train, wanted, all_seeds, chosen, note)

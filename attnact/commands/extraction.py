@@ -46,7 +46,7 @@ def datasets() -> None:
 
 
 @click.command()
-@click.argument("dataset", type=click.Choice(DATASETS[:3]))
+@click.argument("dataset", type=click.Choice(DATASETS))
 @click.option("--to", type=FilePath, help="Folder to unpack into.  [default: data/DATASET]")
 def download(dataset: str, to: Path | None) -> None:
     """Fetch and unpack a data set.
@@ -117,10 +117,7 @@ def features(
         raise ValueError("--devices is in place of --device, and for one machine")
     config = ExtractConfig(**given(options))
     root = videos or Path("data", dataset)
-    place = root.resolve()
-    own = place.stem if place.is_file() else place.name
-    name = own if dataset == "folder" else dataset
-    cache = out or Path("features", f"{name}.h5")
+    cache = out or _usual_cache(dataset, root.resolve())
     found = load_dataset(dataset, root, folds, seed)
     for warning in found.warnings:
         click.echo(f"attnact: warning: {warning}", err=True)
@@ -128,7 +125,7 @@ def features(
         if cluster is None:
             text, frames, extract = _here(found, cache, config, devices)
         else:
-            from attnact.extract.tasks import RemoteExtraction
+            from attnact.extract.on_cluster import RemoteExtraction
 
             job = RemoteExtraction(cluster, found, cache, config, dry_run)
             text, frames, extract = job.description, job.frames_left, job.extract
@@ -139,21 +136,32 @@ def features(
     if made is None:
         click.echo("the rest is being made by other processes; the last one finishes the cache")
         return
+    _tell(cache, made, len(found.videos))
+    if made.failures:
+        sys.exit(SOME_FAILED)
+
+
+def _usual_cache(dataset: str, place: Path) -> Path:
+    """Of a data set its name; of a folder or list of videos, the one of that."""
+    own = place.stem if place.is_file() else place.name
+    return Path("features", f"{own if dataset == 'folder' else dataset}.h5")
+
+
+def _tell(cache: Path, made: Any, count: int) -> None:
+    """What the cache has become of so many videos, and what is not as it should be."""
     click.echo(f"{cache}: {len(made.paths)} videos, {made.frames:,} frames")
     if made.random_weights:
         click.echo(f"attnact: warning: {cache} holds features of random weights", err=True)
-    if unknown := [
-        path for path, row in zip(made.paths, made.rows, strict=True) if not row.frame_rate
-    ]:
+    rates = zip(made.paths, made.frame_rates, strict=True)
+    if unknown := [path for path, rate in rates if not rate]:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         warning = f"{unknown[0]}{more}: no frame rate that can be, taken to be 30"
         click.echo(f"attnact: warning: {warning}", err=True)
     for path, reason in made.failures:
         click.echo(f"attnact: failed: {path}: {reason}", err=True)
     if made.failures:
-        click.echo(f"{len(made.failures)} of {len(found.videos)} videos failed", err=True)
+        click.echo(f"{len(made.failures)} of {count} videos failed", err=True)
         note(_when_mended(cache, {path for path, _ in made.failures}))
-        sys.exit(SOME_FAILED)
 
 
 def _when_mended(cache: Path, failed: set[str]) -> str:
@@ -173,7 +181,7 @@ def _when_mended(cache: Path, failed: set[str]) -> str:
 def _here(found: Any, cache: Path, config: ExtractConfig, devices: str | None) -> Any:
     """The plan in words, the frames that are left, and what makes them in this process."""
     from attnact.extract import pipeline
-    from attnact.extract.devices import make_on_devices, parse_devices
+    from attnact.extract.on_devices import make_on_devices, parse_devices
 
     names = parse_devices(devices) if devices else []
     others = names[1:]

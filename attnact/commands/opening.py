@@ -47,7 +47,7 @@ def open_features(cache: Any, folds: list[str], place: str, device: str | None) 
     """The features of the videos of some folds, and a line that says where they are."""
     from attnact.machine import ranks
     from attnact.machine.devices import best_device
-    from attnact.machine.memory import keep_freed_memory
+    from attnact.machine.resources import keep_freed_memory
     from attnact.train.feed.store import describe, open_store, untaught, videos_in
 
     keep_freed_memory()

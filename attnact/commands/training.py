@@ -99,13 +99,14 @@ def evaluate(run: Path, features_in: str, device: str | None) -> None:
     Example: attnact evaluate runs/hmdb51/first
     """
     from attnact.machine import ranks
-    from attnact.train import report, runs
+    from attnact.train import runs
+    from attnact.train.evaluate import evaluate as score
 
     with ranks.joined(device) as own_device:
         found = runs.open_run(run)
         cache = found.open_cache()
         store = open_features(cache, [found.config.fold], features_in, own_device)
-        result = report.evaluate(found, cache, store)
+        result = score(found, cache, store)
         if ranks.rank() == 0:
             _show_result(found.folder, result)
 

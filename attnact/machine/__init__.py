@@ -1,1 +1,1 @@
-"""What the rest asks of the machine: whole files, progress, memory, devices, many processes."""
+"""What the rest asks of the machine: whole files, progress, Ctrl-C, memory, devices, processes."""

@@ -42,23 +42,6 @@ FARTHEST = 60.0  # from 0; e to its power and back is no overflow, and far from 
 sigmoid_backward: Any = torch.ops.aten.sigmoid_backward.grad_input
 
 
-class LocationAttention(nn.Module):
-    """l_t = softmax(W h_{t-1}): the paper's eq. 4, which does not see the frame."""
-
-    def __init__(self, hidden_size: int, locations: int) -> None:
-        super().__init__()
-        self.scores = nn.Linear(hidden_size, locations, bias=False)
-
-    @property
-    def looks(self) -> LooksMaker:
-        """How it looks at clips."""
-        return LocationLooks
-
-    def tensors(self, clips: Windows) -> tuple[Tensor, ...]:
-        """What of it looks at these clips, and gets a gradient."""
-        return (self.scores.weight,)
-
-
 class LocationLooks:
     """l = softmax(W h), with W (M, L, H)."""
 
@@ -84,42 +67,18 @@ class LocationLooks:
         return (weight_gradients(self.raw, hidden).to(self.wide),)
 
 
-class ContextAttention(nn.Module):
-    """e_ti = u · tanh(P(X_ti) + W_d h_{t-1}) + c, l_t = softmax(e_t): the released code's form.
+class LocationAttention(nn.Module):
+    """l_t = softmax(W h_{t-1}): the paper's eq. 4, which does not see the frame."""
 
-    P is affine, W_c X_ti + b; the further layers are affine too, with tanh between one of them and
-    the next. Its authors call the X missing from the paper's eq. 4 an erratum. (`lstm_cond_layer`
-    in the released `actrec.py`, whose `temperature_inverse` multiplies e_ti.)
-    """
+    looks: LooksMaker = LocationLooks
 
-    def __init__(
-        self, channels: int, hidden_size: int, layers: int, inverse_temperature: float = 1.0
-    ) -> None:
+    def __init__(self, hidden_size: int, locations: int) -> None:
         super().__init__()
-        self.inverse_temperature = inverse_temperature
-        self.features = nn.Linear(channels, channels)
-        self.deeper = nn.ModuleList(nn.Linear(channels, channels) for _ in range(layers - 1))
-        self.hidden = nn.Linear(hidden_size, channels, bias=False)
-        self.scores = nn.Linear(channels, 1)
-
-    def project(self, X: Tensor, factor: float = 1.0) -> Tensor:
-        """P(X) times the factor, (..., C) as X: it does not depend on the hidden state."""
-        layers = cast("list[nn.Linear]", [self.features, *self.deeper])
-        for i, layer in enumerate(layers):
-            times = factor if layer is layers[-1] else 1.0
-            X = affine(torch.tanh(X) if i > 1 else X, times * layer.weight, times * layer.bias)
-        return X
-
-    @property
-    def looks(self) -> LooksMaker:
-        """How it looks at clips."""
-        return ContextLooks
+        self.scores = nn.Linear(hidden_size, locations, bias=False)
 
     def tensors(self, clips: Windows) -> tuple[Tensor, ...]:
         """What of it looks at these clips, and gets a gradient."""
-        # tanh x is 1 − 2σ(−2x), whose 1 a softmax does not see; torch is faster at a sigmoid.
-        u, c = (self.inverse_temperature * p for p in (self.scores.weight[0], self.scores.bias))
-        return self.project(clips.frames, -2), -2 * self.hidden.weight, -2 * u, c
+        return (self.scores.weight,)
 
 
 class ContextLooks:
@@ -215,6 +174,41 @@ class ContextLooks:
         """σ of a part's sums, (M, b, L, C)."""
         seen = self.room[:, : part.shape[1]]
         return torch.add(part, asked[:, :, None], out=seen).sigmoid_()
+
+
+class ContextAttention(nn.Module):
+    """e_ti = u · tanh(P(X_ti) + W_d h_{t-1}) + c, l_t = softmax(e_t): the released code's form.
+
+    P is affine, W_c X_ti + b; the further layers are affine too, with tanh between one of them and
+    the next. Its authors call the X missing from the paper's eq. 4 an erratum. (`lstm_cond_layer`
+    in the released `actrec.py`, whose `temperature_inverse` multiplies e_ti.)
+    """
+
+    looks: LooksMaker = ContextLooks
+
+    def __init__(
+        self, channels: int, hidden_size: int, layers: int, inverse_temperature: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.inverse_temperature = inverse_temperature
+        self.features = nn.Linear(channels, channels)
+        self.deeper = nn.ModuleList(nn.Linear(channels, channels) for _ in range(layers - 1))
+        self.hidden = nn.Linear(hidden_size, channels, bias=False)
+        self.scores = nn.Linear(channels, 1)
+
+    def project(self, X: Tensor, factor: float = 1.0) -> Tensor:
+        """P(X) times the factor, (..., C) as X: it does not depend on the hidden state."""
+        layers = cast("list[nn.Linear]", [self.features, *self.deeper])
+        for i, layer in enumerate(layers):
+            times = factor if layer is layers[-1] else 1.0
+            X = affine(torch.tanh(X) if i > 1 else X, times * layer.weight, times * layer.bias)
+        return X
+
+    def tensors(self, clips: Windows) -> tuple[Tensor, ...]:
+        """What of it looks at these clips, and gets a gradient."""
+        # tanh x is 1 − 2σ(−2x), whose 1 a softmax does not see; torch is faster at a sigmoid.
+        u, c = (self.inverse_temperature * p for p in (self.scores.weight[0], self.scores.bias))
+        return self.project(clips.frames, -2), -2 * self.hidden.weight, -2 * u, c
 
 
 def _bounded(P: Tensor) -> bool:

@@ -82,8 +82,7 @@ class AttentionLSTM(Model):
             LSTMLayer(H if layer else C, H) for layer in range(config.lstm_layers)
         )
         self.head = _head(config)
-        released = config.dropout_form == "released"
-        self.dropout = Dropout(0 if released else config.dropout, config.dropout_form)
+        self.dropout = _between(config)
 
     def forward(self, X: Tensor | Windows, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Scores and attention maps; see `Model.forward`."""
@@ -126,8 +125,7 @@ class PooledLSTM(Model):
             nn.LSTM(H if layer else C, H, batch_first=True) for layer in range(config.lstm_layers)
         )
         self.head = _head(config)
-        released = config.dropout_form == "released"
-        self.dropout = Dropout(0 if released else config.dropout, config.dropout_form)
+        self.dropout = _between(config)
 
     def forward(self, X: Tensor | Windows, mask: Tensor) -> tuple[Tensor, None]:
         """Scores and no maps; see `Model.forward`."""
@@ -181,3 +179,9 @@ def _head(config: ModelConfig) -> Head:
     dropout = Dropout(config.dropout, config.dropout_form)
     size = config.hidden_size, config.head_size or config.hidden_size, config.classes
     return Head(*size, config.head_layers, dropout)
+
+
+def _between(config: ModelConfig) -> Dropout:
+    """Before and between the LSTM layers, where the released code has none."""
+    released = config.dropout_form == "released"
+    return Dropout(0 if released else config.dropout, config.dropout_form)

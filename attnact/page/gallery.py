@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from attnact.cache.features import FeatureCache
+from attnact.cache.provenance import resize_of
 from attnact.errors import AttnactError, RunError
 from attnact.extract.frames.resize import seen_part
 from attnact.extract.frames.video import Frame, read_frames
 from attnact.model.checkpoint import load_checkpoint
-from attnact.motion import resize_of
 from attnact.page.pool import Guess, PoolVideo, choose, open_caches, tested_videos
 from attnact.page.read import Setting, ShownRun
 from attnact.train.feed.clips import Ints, scored_clips

@@ -13,8 +13,8 @@ from attnact.machine.sealed import parse
 from attnact.page.folders import names_of, tree
 from attnact.train.config import TrainConfig, effective, idle
 from attnact.train.runs import Run, open_run
-from attnact.train.scoring.evaluate import metric_name
 from attnact.train.scoring.predictions import Predictions, read_scores
+from attnact.train.scoring.scores import metric_name
 from attnact.train.selection import FINAL
 
 NONE = "–"  # a choice that was not made

@@ -30,8 +30,8 @@ from attnact.page.read import (
     without_repeats,
 )
 from attnact.page.tables import find_tables
-from attnact.train.scoring.evaluate import Floats, average_precisions, confusion
 from attnact.train.scoring.looks import VideoMaps
+from attnact.train.scoring.scores import Floats, average_precisions, confusion
 from attnact.train.selection import FINAL
 
 SHADES = 10  # of a cell of a confusion matrix

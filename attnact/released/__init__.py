@@ -1,1 +1,1 @@
-"""The released Theano code as a peer: its feature files and its models, read and written."""
+"""The released Theano code as a peer: its feature files, read and written, and its models, read."""

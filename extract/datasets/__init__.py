@@ -1,18 +1,13 @@
 """The data sets: what is known of each, and how each is read from disk."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from attnact.extract.datasets import folder, hmdb51, hollywood2, ucf11
 from attnact.extract.datasets.base import Dataset, DatasetInfo
 
+_OFFICIAL = {module.INFO.name: module for module in (ucf11, hmdb51, hollywood2)}
 DATASETS: dict[str, DatasetInfo] = {
-    info.name: info for info in (ucf11.INFO, hmdb51.INFO, hollywood2.INFO, folder.INFO)
-}
-_OFFICIAL: dict[str, Callable[[Path], Dataset]] = {
-    "ucf11": ucf11.load,
-    "hmdb51": hmdb51.load,
-    "hollywood2": hollywood2.load,
+    module.INFO.name: module.INFO for module in (*_OFFICIAL.values(), folder)
 }
 
 
@@ -26,4 +21,5 @@ def load_dataset(name: str, root: Path, folds: int = 5, seed: int = 0) -> Datase
         return folder.load(root, folds, seed)
     if name not in _OFFICIAL:
         raise ValueError(f"no data set is called {name!r}; there are {', '.join(DATASETS)}")
-    return _OFFICIAL[name](root)
+    official: Dataset = _OFFICIAL[name].load(root)
+    return official

@@ -147,7 +147,7 @@ class _Child:
             ready = self._connection.poll(STARTING) and self._connection.recv() == READY
         except (EOFError, OSError):  # it is about to end, with an exit code of its own
             with suppress(TimeoutExpired):
-                self.process.wait(1)
+                self.process.wait(10)
         finally:
             if not ready:
                 self.end()

@@ -32,6 +32,7 @@ from attnact.extract.networks.weights import (
 from attnact.machine.files import part_beside, publish
 from attnact.vocabulary import Precision, Runtime
 
+SEED = 0  # of random weights
 FRAME = (224, 224, 3)  # rows, columns, RGB
 
 RANDOM = "random"  # in place of a file: weights drawn from a seed
@@ -86,8 +87,8 @@ class Backbone:
         weights: str,
         is_random: bool,
         device: str | torch.device,
-        runtime: Runtime = "torch",
-        precision: Precision = "float32",
+        runtime: Runtime,
+        precision: Precision,
     ) -> None:
         self.name = name
         self.weights = weights
@@ -139,17 +140,17 @@ def load_backbone(
     name: str,
     weights: str | Path | None = None,
     device: str | torch.device = "cpu",
-    calibration: Tensor | None = None,
-    seed: int = 0,
     runtime: Runtime = "torch",
     precision: Precision = "float32",
+    calibration: Tensor | None = None,
 ) -> Backbone:
     """Load a backbone with its published weights, those of a file, or random ones.
 
     weights: None fetches the published ones on first use (into torch.hub's folder); a path is a
     .safetensors, .pth or .pt file with the names of torchvision or Caffe, or a .caffemodel; and
-    "random", for `googlenet` alone and for tests and demonstrations, draws them from `seed` and
-    calibrates the batch norms on `calibration`, a few dozen frames, uint8 RGB (n, 224, 224, 3).
+    "random", for `googlenet` alone and for tests and demonstrations, draws them, always
+    the same, and calibrates the batch norms on `calibration`, a few dozen frames, uint8 RGB
+    (n, 224, 224, 3).
 
     runtime, precision: how it runs; "auto" is the fastest here that keeps the features right.
 
@@ -163,8 +164,8 @@ def load_backbone(
         if name != "googlenet" or calibration is None or len(calibration) == 0:
             raise ValueError("random weights are for googlenet and need frames to calibrate on")
         _check(calibration)
-        state = random_googlenet(_pixels(calibration.cpu()), seed)
-        text = f"random (seed {seed}), batch norms calibrated on {len(calibration)} frames"
+        state = random_googlenet(_pixels(calibration.cpu()), SEED)
+        text = f"random (seed {SEED}), batch norms calibrated on {len(calibration)} frames"
         return Backbone(name, state, text, True, device, runtime, precision)
     path = fetch_published(name) if weights is None else Path(weights)
     network = NETWORKS[name]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 
-from attnact.machine.memory import keep_freed_memory
+from attnact.machine.resources import keep_freed_memory
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 SECTIONS = ("extraction", "cache", "training", "sweep", "growth", "needs")

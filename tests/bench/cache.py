@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import zstandard
 
-from attnact.cache.chunks import cores, side_by_side
+from attnact.cache.chunks import side_by_side
 from attnact.cache.compact import Cubes
 from attnact.cache.feature_index import Listing, write_index
 from attnact.cache.feature_writer import ShardWriter
@@ -28,6 +28,7 @@ from attnact.cache.tables import VideoRow
 from attnact.extract.frames.resize import resize
 from attnact.extract.frames.video import read_frames
 from attnact.extract.networks.backbone import load_backbone
+from attnact.machine.resources import cores
 from attnact.train.config import CLIP_FRAMES
 from attnact.train.feed.clips import Clips, cut_clips
 from attnact.train.feed.places import DiskStore, MemoryStore

@@ -24,7 +24,6 @@ import safetensors.torch
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from attnact.cache.chunks import cores
 from attnact.cache.compact import Cubes
 from attnact.cache.feature_writer import ShardWriter
 from attnact.cache.features import FeatureCache
@@ -38,6 +37,7 @@ from attnact.extract.frames.resize import resize_tensor
 from attnact.extract.making import under_way
 from attnact.extract.networks import bvlc_googlenet
 from attnact.extract.networks.backbone import NETWORKS, Backbone, load_backbone
+from attnact.machine.resources import cores
 from attnact.vocabulary import BackboneName, Precision, Runtime
 from tests.bench.measuring import (
     DEVICE,
@@ -311,7 +311,7 @@ def material_of(folder: Path, quick: bool) -> Material:
     frames = torch.cat(ready)
     frames = frames[: len(frames) // BATCH * BATCH][: 8 * BATCH]
     torchvisions = folder / "torchvisions.safetensors"
-    load_backbone("googlenet", "random", "cpu", frames[:16]).save(torchvisions)
+    load_backbone("googlenet", "random", calibration=frames[:16]).save(torchvisions)
     weights = {"googlenet": torchvisions, "bvlc_googlenet": caffes}
     return Material(clips, few, weights, frames.to(DEVICE))
 
@@ -328,4 +328,4 @@ def _load(
     name: BackboneName, material: Material, runtime: Runtime, precision: Precision
 ) -> Backbone:
     weights = material.weights[name]
-    return load_backbone(name, weights, DEVICE, None, 0, runtime, precision)
+    return load_backbone(name, weights, DEVICE, runtime, precision)

@@ -6,12 +6,12 @@ from pathlib import Path, PurePosixPath
 import h5py
 import numpy as np
 import pytest
-from made_shards import add, claim, cubes_of, features_in, names, write
 
 from attnact.cache.feature_index import Listing, write_index
 from attnact.cache.feature_writer import ShardWriter
 from attnact.cache.shards import shard_path
 from attnact.errors import CacheError
+from tests.made_shards import add, claim, cubes_of, features_in, names, write
 
 PATHS = ["dive/a.avi", "dive/b.mpg", "run/ü, c.avi", "run/d.avi"]
 

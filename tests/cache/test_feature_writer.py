@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_shards import add, claim, cubes_of, features_in, names, write
 
 from attnact.cache.compact import Cubes, Stored, to_uint8
 from attnact.cache.feature_writer import ShardWriter
@@ -15,6 +14,7 @@ from attnact.cache.features import CUBE
 from attnact.cache.tables import VideoRow, read_rows
 from attnact.errors import CacheError
 from attnact.vocabulary import Compression
+from tests.made_shards import add, claim, cubes_of, features_in, names, write
 
 COMPRESSIONS: tuple[Compression, ...] = ("zstd", "lz4", "gzip", "none")
 

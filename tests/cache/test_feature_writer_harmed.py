@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from made_shards import add, claim, names, write
 
 from attnact.cache.feature_writer import ShardWriter
+from tests.made_shards import add, claim, names, write
 
 
 def test_many_writers_at_once(shard):

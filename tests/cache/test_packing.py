@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_shards import cubes_of
 
 from attnact.cache import packing
-from attnact.cache.chunks import cores
 from attnact.cache.packing import AT_ONCE, FRAMES, UNDER_WAY, Packer, join, pack
 from attnact.errors import CacheError
+from attnact.machine.resources import cores
+from tests.made_shards import cubes_of
 
 FILTERS = {"none": {}, "gzip": {"compression": "gzip"}, "zstd": hdf5plugin.Zstd()}
 

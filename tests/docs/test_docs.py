@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import click
 import pytest
-from pages import DOCS, page, rows
 
 from attnact.cli import main
 from attnact.extract.plan import KIB_PER_FRAME
 from attnact.train.feed.store import ROOM
+from tests.pages import DOCS, page, rows
 
 ROOT = DOCS.parent
 PAGES = sorted(file.relative_to(DOCS).as_posix() for file in DOCS.rglob("*.md"))

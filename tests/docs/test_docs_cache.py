@@ -6,7 +6,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from pages import blocks, page, rows
 
 from attnact.cache.compact import to_float, to_uint8
 from attnact.cache.feature_writer import CHUNK_FRAMES, CUBE_IN_FILE, ShardWriter
@@ -14,6 +13,7 @@ from attnact.cache.features import CUBE, SCHEMA, FeatureCache
 from attnact.cache.shards import shard_path
 from attnact.cache.tables import MOVED_TO, VideoRow
 from attnact.vocabulary import Split
+from tests.pages import blocks, page, rows
 
 
 def kind(dtype: np.dtype) -> str:

@@ -2,10 +2,9 @@
 
 import re
 
-from pages import page, rows
-
 from attnact.extract.plan import KIB_PER_FRAME, SHARD_FRAMES
 from tests.bench.needs import SIZES
+from tests.pages import page, rows
 
 PAGE = "cluster.md"
 

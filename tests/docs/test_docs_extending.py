@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from pages import blocks, page
+
+from tests.pages import blocks, page
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,7 +70,7 @@ def run(copy: Path, *arguments: str) -> str:
 
 
 def test_every_change_is_made_once():
-    assert len(changes()) == 7
+    assert len(changes()) == 6
 
 
 def test_the_data_set_is_listed_and_refuses_what_is_missing(copy):

@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from pages import page
+
+from tests.pages import page
 
 ROOT = Path(__file__).resolve().parents[2]
 

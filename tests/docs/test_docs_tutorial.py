@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from pages import blocks, page
 
 from attnact.cli import main
+from tests.pages import blocks, page
 
 
 def commands() -> list[list[str]]:

@@ -8,7 +8,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from made_extraction import StandIn, begin, ignore, interrupt, make_dataset, stop_after, surround
 from torch import Tensor
 
 from attnact.cache.shards import shard_path
@@ -22,6 +21,15 @@ from attnact.extract.making import take_up
 from attnact.extract.networks.backbone import load_backbone
 from attnact.extract.pipeline import describe, extract
 from attnact.extract.plan import keep_plan, plan_path
+from tests.made_extraction import (
+    StandIn,
+    begin,
+    ignore,
+    interrupt,
+    make_dataset,
+    stop_after,
+    surround,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -60,8 +68,8 @@ def record_loads(monkeypatch: pytest.MonkeyPatch, off: float = 0) -> list[tuple]
             return cubes
 
     def load(*arguments: object) -> Rounded:
-        loads.append(arguments[-2:])
-        return Rounded(*arguments[-2:])
+        loads.append(arguments[3:5])
+        return Rounded(*arguments[3:5])
 
     monkeypatch.setattr(choosing, "load_backbone", load)
     return loads

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import h5py
 import pytest
-from made_extraction import (
+
+from attnact.cache.feature_index import write_index
+from attnact.cache.features import SCHEMA, FeatureCache
+from attnact.cache.shards import shard_path
+from attnact.errors import CacheError
+from attnact.extract import index, making, pipeline
+from attnact.extract.datasets.base import Dataset
+from attnact.extract.pipeline import describe, extract, frames_left
+from attnact.extract.plan import read_plan
+from attnact.machine.sealed import is_broken, unsealed
+from tests.made_extraction import (
     CLIPS,
     SHARDS,
     begin,
@@ -19,17 +29,7 @@ from made_extraction import (
     stop_after,
     surround,
 )
-from made_files import contents
-
-from attnact.cache.feature_index import write_index
-from attnact.cache.features import SCHEMA, FeatureCache
-from attnact.cache.shards import shard_path
-from attnact.errors import CacheError
-from attnact.extract import index, making, pipeline
-from attnact.extract.datasets.base import Dataset
-from attnact.extract.pipeline import describe, extract, frames_left
-from attnact.extract.plan import read_plan
-from attnact.machine.sealed import is_broken, unsealed
+from tests.made_files import contents
 
 LATER = ("dtype", "runtime", "precision")
 

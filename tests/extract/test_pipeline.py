@@ -14,20 +14,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from made_extraction import (
-    CLIPS,
-    SHARDS,
-    StandIn,
-    begin,
-    hold,
-    ignore,
-    interrupt,
-    make_dataset,
-    make_videos,
-    stop_after,
-    surround,
-)
-from made_files import contents
 from torch import Tensor
 
 from attnact.cache.compact import Cubes
@@ -41,6 +27,20 @@ from attnact.extract.frames import video
 from attnact.extract.making import take_up
 from attnact.extract.pipeline import describe, extract, frames_left
 from attnact.extract.plan import read_plan
+from tests.made_extraction import (
+    CLIPS,
+    SHARDS,
+    StandIn,
+    begin,
+    hold,
+    ignore,
+    interrupt,
+    make_dataset,
+    make_videos,
+    stop_after,
+    surround,
+)
+from tests.made_files import contents
 
 BAD = ("dive/cut.avi", "run/cut.mp4", "run/empty.avi", "dive/text.avi", "run/sound.mp4")
 

@@ -20,7 +20,7 @@ PROVENANCE = {
     "weights_are_random": "false",
 }
 
-HOW = (None, 0, "torch", "float32")  # as in caches from before there was a choice
+HOW = ("torch", "float32")  # as in caches from before there was a choice
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_the_network_runs_as_it_was_run(loaded, tmp_path: Path) -> None:
     made = {**PROVENANCE, "weights": "IMAGENET1K_V1"}
     made |= {"runtime": "openvino", "precision": "bfloat16"}
     recorded_backbone(made, tmp_path / "a.h5", None, "cuda")  # where OpenVINO is not
-    assert loaded == [("googlenet", None, "cpu", None, 0, "openvino", "bfloat16")]
+    assert loaded == [("googlenet", None, "cpu", "openvino", "bfloat16")]
 
 
 def test_a_cpu_does_not_run_a_gpus_float16(loaded, tmp_path: Path) -> None:

@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from made_extraction import StandIn
 
 from attnact.cli import main
 from attnact.errors import BusyError, CacheError, ClusterError
-from attnact.extract import choosing, tasks
+from attnact.extract import choosing, on_cluster
 from attnact.extract import plan as plan_module
 from attnact.machine import cluster as module
 from attnact.machine.cluster import Cluster, device_of_task
 from attnact.train import loop
-from attnact.train.experiments import tasks as train_tasks
+from attnact.train.experiments import on_cluster as runs_on_cluster
+from tests.made_extraction import StandIn
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -154,7 +154,7 @@ def stand_in(folder: Path, task: str, *item: Any) -> Any:
 
 
 NETWORK: dict[str, Any] = {}
-ORIGINAL = {name: getattr(tasks, name) for name in ("_begin", "_make", "_end")}
+ORIGINAL = {name: getattr(on_cluster, name) for name in ("_begin", "_make", "_end")}
 
 
 def test_a_worker_and_a_node_die_in_the_middle_of_an_extraction(
@@ -173,7 +173,7 @@ def test_a_worker_and_a_node_die_in_the_middle_of_an_extraction(
     assert attnact(*features, "--out", "local/small.h5").exit_code == 0
 
     for name in ORIGINAL:
-        monkeypatch.setattr(tasks, name, partial(stand_in, tmp_path, name))
+        monkeypatch.setattr(on_cluster, name, partial(stand_in, tmp_path, name))
     deaths = ("shard-0", kill_process), ("shard-1", lambda process, node: nodes.lose(node))
     thread = killer(tmp_path, *deaths)
     result = attnact(*features, "--out", "ray/small.h5", *on_ray)
@@ -201,7 +201,7 @@ def dies_twice(folder: Path, *item: Any) -> Any:
         loop.save_state = save
 
 
-TRAIN = train_tasks._train
+TRAIN = runs_on_cluster._train
 
 
 def test_a_worker_and_a_node_die_in_the_middle_of_a_sweep(
@@ -213,7 +213,7 @@ def test_a_worker_and_a_node_die_in_the_middle_of_a_sweep(
     torch.set_num_threads(1)  # as Ray has it; of more, the last bits might be others
     assert attnact("sweep-lambda", "--name", "local", *SMALL).exit_code == 0
     torch.set_num_threads(threads)
-    monkeypatch.setattr(train_tasks, "_train", partial(dies_twice, tmp_path))
+    monkeypatch.setattr(runs_on_cluster, "_train", partial(dies_twice, tmp_path))
     deaths = ("run-0", kill_process), ("run-1", lambda process, node: nodes.lose(node))
     thread = killer(tmp_path, *deaths)
     result = attnact("sweep-lambda", "--name", "ray", *SMALL, *on_ray)

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from plain_recurrence import plain_recurrence
-from test_recurrence import SHAPES, dropped, make, run, slopes, used
 from torch import Tensor
 
 from attnact.model import fused, lstm, recurrence
 from attnact.model.fused import fuses, glimpse, glimpse_back, lstm_step, lstm_step_back, widen_uint8
 from attnact.model.models import AttentionLSTM, ModelConfig
 from attnact.model.stacked import StackedLSTMs
+from tests.model.test_recurrence import SHAPES, dropped, make, run, slopes, used
+from tests.plain_recurrence import plain_recurrence
 
 pytest.importorskip("triton")
 CPU = torch.device("cpu")

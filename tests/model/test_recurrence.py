@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from plain_recurrence import plain_recurrence, start
 from torch import Tensor, nn
 
 from attnact.model.models import AttentionLSTM, ModelConfig
 from attnact.model.recurrence import attend
 from attnact.model.windows import Windows
+from tests.plain_recurrence import plain_recurrence, start
 
 B, T, L, C, H = 3, 5, 6, 7, 4
 SMALL = ModelConfig(classes=2, hidden_size=H, locations=L, channels=C, dropout=0.0)

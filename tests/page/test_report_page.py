@@ -13,7 +13,6 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from made_report import CPU, HOSTILE, RUNS, Page, train_runs
 from PIL import Image
 
 from attnact.cache.features import FeatureCache
@@ -30,9 +29,10 @@ from attnact.page.write import UNIT, write_page
 from attnact.train.feed.clips import scored_clips
 from attnact.train.feed.store import open_store
 from attnact.train.runs import open_run
-from attnact.train.scoring.evaluate import average_precisions
 from attnact.train.scoring.looks import frame_maps
 from attnact.train.scoring.predictions import Predictions
+from attnact.train.scoring.scores import average_precisions
+from tests.made_report import CPU, HOSTILE, RUNS, Page, train_runs
 
 VIDEO = "video (features of random weights)"
 

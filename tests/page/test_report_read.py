@@ -4,7 +4,6 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from made_report import RUNS
 
 from attnact.errors import RunError
 from attnact.page.read import (
@@ -15,6 +14,7 @@ from attnact.page.read import (
     uneven,
     without_repeats,
 )
+from tests.made_report import RUNS
 
 
 @pytest.mark.parametrize("line", ['"x"', "[]", "[" * 9000, "{"])

@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_released import TEST, TRAIN, VALID, WIDTH, Files, contents, shards, take
 
 from attnact.model.windows import Windows
 from attnact.released.exporting import export_released
@@ -21,6 +20,7 @@ from attnact.released.importing import import_released
 from attnact.train.feed.clips import cut_clips
 from attnact.train.feed.store import batches, open_store
 from attnact.vocabulary import HOLLYWOOD2_CLASSES, ORDERS, Split
+from tests.made_released import TEST, TRAIN, VALID, WIDTH, Files, contents, shards, take
 
 
 def test_each_value_lands_in_its_place(released):

@@ -13,7 +13,6 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from made_released import LISTS, ROOT, TEST, TRAIN, VALID, WIDTH, Files, contents, shards, take
 
 from attnact import cli
 from attnact.cache.feature_writer import ShardWriter
@@ -23,6 +22,18 @@ from attnact.errors import CacheError
 from attnact.extract.plan import read_plan
 from attnact.released import importing
 from attnact.released.exporting import export_released
+from tests.made_released import (
+    LISTS,
+    ROOT,
+    TEST,
+    TRAIN,
+    VALID,
+    WIDTH,
+    Files,
+    contents,
+    shards,
+    take,
+)
 
 WRONG_LISTS = [
     (

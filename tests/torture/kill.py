@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from attnact.errors import RunError
+from attnact.machine import children
 from attnact.model.checkpoint import load_state
 from tests.torture.judging import Row, differences, digests, half_written, told_badly
 from tests.torture.making import FEATURES, RUN, SMALL, TRAIN, draw
@@ -126,7 +127,7 @@ def largest(group: int) -> int:
 def is_decoder(pid: int) -> bool:
     """Whether it is one that decodes, and no copy of its parent any more."""
     try:
-        return b"extract.children" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return children.__name__.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from attnact.__main__ import main
 from attnact.commands import caches, experiments, extraction, training  # noqa: F401
 from attnact.extract import choosing, plan
-from attnact.train import report  # noqa: F401
+from attnact.train import evaluate  # noqa: F401
 from attnact.train.experiments import grid, sweep, table1  # noqa: F401
 
 PATIENCE = 300.0  # seconds; other work may hold the machine

@@ -21,8 +21,8 @@ from attnact.train.feed.store import open_store, videos_in
 from attnact.train.initial import new_model
 from attnact.train.loop import train
 from attnact.train.runs import Run, create_run, open_run
-from attnact.train.scoring.evaluate import metric
 from attnact.train.scoring.predictions import read_predictions
+from attnact.train.scoring.scores import metric
 from attnact.train.selection import hold_out
 from attnact.vocabulary import Split
 from tests.made_runs import SMALL

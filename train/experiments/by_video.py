@@ -10,7 +10,6 @@ import numpy as np
 from attnact.cache.features import FeatureCache
 from attnact.train.experiments.rows import Row
 from attnact.train.feed.clips import Ints
-from attnact.train.scoring.evaluate import Floats
 from attnact.train.scoring.measures import (
     Groups,
     Interval,
@@ -18,6 +17,7 @@ from attnact.train.scoring.measures import (
     paired_precision_difference,
 )
 from attnact.train.scoring.predictions import read_attention, read_predictions
+from attnact.train.scoring.scores import Floats
 from attnact.vocabulary import Split
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from attnact.cache.features import LOCATIONS
 from attnact.train.experiments.grid import Grid
 from attnact.train.pictures.plots import figure
-from attnact.train.scoring.evaluate import MASS
 from attnact.train.scoring.measures import Interval
+from attnact.train.scoring.scores import MASS
 
 
 def plot_sweep(path: Path, found: Grid, metric: str, title: str) -> None:

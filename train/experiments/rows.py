@@ -10,8 +10,8 @@ import numpy as np
 from attnact.cache.features import FeatureCache
 from attnact.train.config import TrainConfig
 from attnact.train.runs import Run
-from attnact.train.scoring.evaluate import metric
 from attnact.train.scoring.predictions import read_predictions
+from attnact.train.scoring.scores import metric
 from attnact.vocabulary import Split
 
 

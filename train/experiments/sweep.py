@@ -12,8 +12,8 @@ from attnact.train.config import TrainConfig
 from attnact.train.experiments import charts
 from attnact.train.experiments.grid import Grid
 from attnact.train.experiments.tables import about, markdown, mean_sd, percent
-from attnact.train.scoring.evaluate import metric_name
 from attnact.train.scoring.predictions import write_csv
+from attnact.train.scoring.scores import metric_name
 
 
 def sweep_rows(config: TrainConfig, penalties: Sequence[float]) -> dict[str, TrainConfig]:

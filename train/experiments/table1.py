@@ -22,9 +22,9 @@ from attnact.train.experiments.tables import (
     other_choices,
     percent,
 )
-from attnact.train.scoring.evaluate import metric_name
 from attnact.train.scoring.measures import Interval
 from attnact.train.scoring.predictions import write_csv
+from attnact.train.scoring.scores import metric_name
 
 NAMES = {
     "softmax": "softmax regression",

@@ -18,7 +18,7 @@ from torch import Tensor
 from attnact.cache.features import CHANNELS, LOCATIONS, FeatureCache
 from attnact.errors import RunError
 from attnact.machine import ranks
-from attnact.machine.memory import free_memory
+from attnact.machine.resources import free_memory
 from attnact.model.windows import Window, Windows
 from attnact.train.config import CLIP_FRAMES
 from attnact.train.feed.clips import Clips, Ints, windows

@@ -1,1 +1,1 @@
-"""Attention over frames, as pictures and movies."""
+"""Pictures and movies: attention over frames, and where a run is wrong."""

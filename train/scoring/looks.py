@@ -20,7 +20,7 @@ from attnact.train.config import CLIP_FRAMES
 from attnact.train.feed.clips import Clips, Ints
 from attnact.train.feed.places import FeatureStore
 from attnact.train.feed.store import batches
-from attnact.train.scoring.evaluate import Floats
+from attnact.train.scoring.scores import Floats
 
 FLAT = 1e-6  # of a map's largest value: what differs by less is equal but for rounding
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attnact.train.feed.clips import Ints
-from attnact.train.scoring.evaluate import Floats
+from attnact.train.scoring.scores import Floats
 
 LEVEL = 0.95  # of every interval
 

@@ -13,7 +13,7 @@ from attnact.cache.provenance import marked
 from attnact.errors import RunError
 from attnact.machine.files import write_text
 from attnact.train.feed.clips import Ints
-from attnact.train.scoring.evaluate import Floats, VideoScores, metric
+from attnact.train.scoring.scores import Floats, VideoScores, metric
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,7 @@ def write_predictions(path: Path, cache: FeatureCache, scored: VideoScores) -> N
     """
     rows: list[list[str]] = [["video", "label", "prediction", *cache.classes]]
     for video, scores in zip(scored.videos, scored.scores, strict=True):
-        label = cache.labels[video]
-        true = np.flatnonzero(label) if cache.multi_label else [label]
-        names = "|".join(cache.classes[n] for n in true)
+        names = "|".join(cache.true_classes(int(video)))
         best = cache.classes[scores.argmax()]
         rows.append([cache.paths[video], names, best, *(repr(float(s)) for s in scores)])
     write_csv(path, rows, cache.random_weights)

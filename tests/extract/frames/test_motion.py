@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attnact import motion
+from attnact.cache.provenance import resize_of
 from attnact.errors import VideoError
+from attnact.extract.frames import motion
+from attnact.extract.frames.motion import motion_maps
 from attnact.extract.frames.resize import resize
 from attnact.extract.frames.video import read_frames
-from attnact.motion import motion_maps, resize_of
 
 SIDE = 224
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from made_files import zipped
-from servers import BODY, Web, ftp_server, http_server, info
 
 from attnact.errors import DownloadError
 from attnact.extract.datasets import fetch as fetch_module
 from attnact.extract.datasets.download import download
+from tests.made_files import zipped
+from tests.servers import BODY, Web, ftp_server, http_server, info
 
 
 @pytest.fixture

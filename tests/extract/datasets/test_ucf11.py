@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_files import lay
 
 from attnact.errors import DatasetError
 from attnact.extract.datasets import ucf11
 from attnact.extract.datasets.base import Video, straddling_groups
 from attnact.vocabulary import Split
+from tests.made_files import lay
 
 CLIPS = [f"{clip}.mpg" for clip in ucf11.official_clips()]
 

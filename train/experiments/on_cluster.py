@@ -9,7 +9,7 @@ import torch
 
 from attnact.cache.features import FeatureCache
 from attnact.machine.cluster import Cluster, device_of_task
-from attnact.machine.memory import keep_freed_memory
+from attnact.machine.resources import keep_freed_memory
 from attnact.train.config import TrainConfig
 from attnact.train.experiments.grid import Cell, Outcomes, train_cells
 from attnact.train.feed.places import FeatureStore

@@ -25,7 +25,6 @@ from attnact.train.experiments.rows import Row
 from attnact.train.experiments.table1 import NAMES, difference_table, differences
 from attnact.train.experiments.tables import listed, mean_sd, percent
 from attnact.train.feed.clips import step_at
-from attnact.train.scoring.evaluate import metric_name
 from attnact.train.scoring.looks import (
     Agreement,
     Maps,
@@ -36,6 +35,7 @@ from attnact.train.scoring.looks import (
     seed_agreement,
 )
 from attnact.train.scoring.measures import bootstrap_mean, error_by_quartile, error_trend
+from attnact.train.scoring.scores import metric_name
 
 RATES = (30.0, 15.0, 6.0)  # frames a second, as the paper compares them
 

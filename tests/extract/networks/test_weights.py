@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 import torch
 from safetensors.torch import save_file
-from servers import Web, http_server
 from torch import nn
 
 from attnact.errors import WeightsError
@@ -20,6 +19,7 @@ from attnact.extract.networks.weights import (
     published_file,
     read_weights,
 )
+from tests.servers import Web, http_server
 
 CONTENT = b"weights " * 1000
 SHA1 = hashlib.sha1(CONTENT).hexdigest()

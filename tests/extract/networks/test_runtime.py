@@ -72,7 +72,7 @@ def test_frames_under_way_at_once_keep_apart(name):
 INTERRUPTED = """
 import gc, signal
 from attnact.extract.networks.openvino_runner import multiplies_bfloat16
-from test_runtime import How, runner
+from tests.extract.networks.test_runtime import How, runner
 
 multiplies_bfloat16()
 runs = [runner(How("openvino", "float32")) for _ in range(2)]

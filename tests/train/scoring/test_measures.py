@@ -9,7 +9,6 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from sklearn.metrics import roc_auc_score
 
 from attnact.train.scoring import measures
-from attnact.train.scoring.evaluate import metric
 from attnact.train.scoring.measures import (
     Interval,
     bootstrap,
@@ -19,6 +18,7 @@ from attnact.train.scoring.measures import (
     paired_difference,
     paired_precision_difference,
 )
+from attnact.train.scoring.scores import metric
 
 EDGES = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 

@@ -1,6 +1,5 @@
 """Where something moves in a video, on the grid of the attention maps."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +34,6 @@ def motion_maps(path: Path, how: Resize = "squash") -> npt.NDArray[np.float32]:
         maps.append(_difference(now, now if before is None else before))
         before = now
     return np.stack(maps)
-
-
-def resize_of(provenance: Mapping[str, str]) -> Resize:
-    """How the frames were resized whose features have this provenance.
-
-    Files of the released code do not say it; the script that made them crops (its issue 6).
-    """
-    return "squash" if provenance["resize"] == "squash" else "crop"
 
 
 def _difference(a: Frame, b: Frame) -> npt.NDArray[np.float32]:

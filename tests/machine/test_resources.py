@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from attnact.machine.memory import free_memory
+from attnact.machine.resources import free_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import resource, sys
 import torch
-from attnact.machine.memory import keep_freed_memory
+from attnact.machine.resources import keep_freed_memory
 if "keep" in sys.argv:
     keep_freed_memory()
 for i in range(20):

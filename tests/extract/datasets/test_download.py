@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from made_files import contents
-from servers import BODY, HOMEPAGE, Web, http_server, info
 
 from attnact.errors import DownloadError
 from attnact.extract.datasets import DATASETS, load_dataset
 from attnact.extract.datasets.download import download
 from attnact.extract.datasets.hollywood2 import CLASSES
+from tests.made_files import contents
+from tests.servers import BODY, HOMEPAGE, Web, http_server, info
 
 
 @pytest.fixture

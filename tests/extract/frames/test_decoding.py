@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_files import wait_for
 
 from attnact.errors import DecoderError, VideoError
 from attnact.extract.frames import decoder, decoding
@@ -26,6 +25,7 @@ from attnact.extract.frames.resize import resize, resize_tensor
 from attnact.extract.frames.shared import Places
 from attnact.extract.frames.video import probe, read_frames
 from attnact.machine.children import Child, start_child
+from tests.made_files import wait_for
 
 FRAMES = {"one.avi": 1, "block.avi": BLOCK, "more.avi": BLOCK + 1, "long.avi": 5 * BLOCK}
 LIMIT, PATIENCE = 5.0, 120.0  # seconds, where a file hangs and where none does
@@ -323,7 +323,7 @@ def test_ctrl_c_stops_no_decoder_while_it_starts(clips, capfd, running):
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a decoder that hangs lives on")
 def test_a_hanging_decoder_dies_with_its_parent(clips, fifo):
     command = [sys.executable, "-c", PARENT, str(clips / "one.avi"), str(fifo)]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as parent:
         decoder = int(parent.stdout.readline())
         with fifo.open("wb"):  # now it hangs, in the middle of FFmpeg

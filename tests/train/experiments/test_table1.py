@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_rows import guesses, row
-from readback import is_picture, read_csv
 
 from attnact.cache.features import FeatureCache
 from attnact.released.importing import import_released
@@ -25,8 +23,10 @@ from attnact.train.experiments.table1 import (
     table1_table,
     write_table1,
 )
-from attnact.train.scoring.evaluate import metric
+from attnact.train.scoring.scores import metric
 from attnact.vocabulary import Split
+from tests.made_rows import guesses, row
+from tests.readback import is_picture, read_csv
 
 
 def test_the_six_rows() -> None:

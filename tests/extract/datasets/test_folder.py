@@ -9,13 +9,13 @@ import pytest
 import sklearn.model_selection  # noqa: F401  here, so that no test is charged for the import
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from made_files import lay
 
 from attnact.errors import DatasetError
 from attnact.extract.datasets import folder
 from attnact.extract.datasets.base import Dataset, Video, straddling_groups
 from attnact.extract.datasets.disk import videos_meant
 from attnact.vocabulary import Split
+from tests.made_files import lay
 
 CLIPS = [f"{name}/{number}.mp4" for name in ("jump", "walk") for number in range(6)]
 

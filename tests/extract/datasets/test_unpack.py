@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from made_files import contents, zipped
 
 from attnact.errors import DownloadError
 from attnact.extract.datasets.unpack import unpack
+from tests.made_files import contents, zipped
 
 
 def tarred(*members: tarfile.TarInfo) -> bytes:

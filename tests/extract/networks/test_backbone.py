@@ -3,7 +3,6 @@ import hashlib
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from servers import http_server
 from torch.nn.functional import interpolate
 
 from attnact.errors import WeightsError
@@ -12,6 +11,7 @@ from attnact.extract.networks.backbone import BACKBONES, Backbone, load_backbone
 from attnact.extract.networks.bvlc_googlenet import BVLCGoogLeNet, to_caffe
 from attnact.extract.networks.googlenet import googlenet_trunk, to_torchvision
 from attnact.extract.networks.weights import PUBLISHED, Published
+from tests.servers import http_server
 
 
 def some_frames(n: int, seed: int = 0) -> torch.Tensor:
@@ -117,10 +117,9 @@ def test_random_weights_do_not_collapse(random_backbone):
 def test_random_weights_come_of_seed_and_frames(random_backbone):
     frames = some_frames(2)
     assert load_backbone("googlenet", "random", calibration=frames).digest == random_backbone.digest
-    other_seed = load_backbone("googlenet", "random", calibration=frames, seed=1)
     other_frames = load_backbone("googlenet", "random", calibration=frames[:1])
-    assert len({random_backbone.digest, other_seed.digest, other_frames.digest}) == 3
-    assert other_seed.weights == "random (seed 1), batch norms calibrated on 2 frames"
+    assert random_backbone.digest != other_frames.digest
+    assert other_frames.weights == "random (seed 0), batch norms calibrated on 1 frames"
 
 
 def test_saved_weights_are_the_same_when_loaded(random_backbone, caffe, tmp_path):

@@ -6,13 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_rows import guesses, row
-from readback import is_picture
 
 from attnact.cache.features import FeatureCache
-from attnact.train.experiments.by_video import row_videos
-from attnact.train.experiments.grid import Grid
-from attnact.train.experiments.study import (
+from attnact.train.experiments.answers import (
     RATES,
     Seen,
     does_attention_help,
@@ -21,8 +17,12 @@ from attnact.train.experiments.study import (
     what_does_lambda_do,
     where_does_it_look,
 )
+from attnact.train.experiments.by_video import row_videos
+from attnact.train.experiments.grid import Grid
 from attnact.train.experiments.table1 import NAMES
 from attnact.train.scoring.looks import VideoMaps
+from tests.made_rows import guesses, row
+from tests.readback import is_picture
 
 FOLDS = ["1", "2", "3", "4"]
 

@@ -11,8 +11,8 @@ from attnact.train.feed.places import FeatureStore
 from attnact.train.loop import describe_scores, score_test
 from attnact.train.pictures import plots
 from attnact.train.runs import Run
-from attnact.train.scoring.evaluate import VideoScores, average_precisions, confusion
 from attnact.train.scoring.predictions import write_csv, write_predictions
+from attnact.train.scoring.scores import VideoScores, average_precisions, confusion
 
 
 def evaluate(run: Run, cache: FeatureCache, store: FeatureStore) -> dict[str, Any]:

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from readback import is_picture, read_csv
 
 from attnact.cache.features import FeatureCache
 from attnact.train.config import TrainConfig, resolve
 from attnact.train.experiments.grid import Grid
 from attnact.train.experiments.rows import Row
 from attnact.train.experiments.sweep import sweep_rows, sweep_table, write_sweep
+from tests.readback import is_picture, read_csv
 
 CONFIG = TrainConfig(fold="1", penalty_form="mean", recipe="released")
 ROWS = sweep_rows(CONFIG, [0, 0.5])

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attnact.train.feed.clips import Ints
-from attnact.train.scoring.evaluate import Floats
+from attnact.train.scoring.scores import Floats
 
 
 class ScoredClip(NamedTuple):

@@ -19,8 +19,8 @@ from attnact.train.experiments.sweep import sweep_rows
 from attnact.train.experiments.table1 import NAMES, table1_rows
 from attnact.train.feed.store import open_store, videos_in
 from attnact.train.runs import Run, create_run
-from attnact.train.scoring.evaluate import VideoScores, metric
 from attnact.train.scoring.predictions import write_predictions
+from attnact.train.scoring.scores import VideoScores, metric
 from attnact.vocabulary import Split
 
 CONFIG = TrainConfig(

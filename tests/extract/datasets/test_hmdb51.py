@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_files import lay
 
 from attnact.errors import DatasetError
 from attnact.extract.datasets import hmdb51
 from attnact.extract.datasets.base import Video, straddling_groups
 from attnact.vocabulary import Split
+from tests.made_files import lay
 
 HARD = ["#1 (a) [b]!", "Jack & Jill;)~+", "Übung_é_*", "_", "eat", "50%"]
 

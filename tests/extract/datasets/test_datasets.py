@@ -87,7 +87,7 @@ def test_a_path_that_means_nothing_is_told(tmp_path: Path) -> None:
 
 def test_import_is_cheap() -> None:
     code = "import sys, attnact.extract.datasets; print(*sys.modules)"
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     modules = subprocess.check_output([sys.executable, "-c", code], cwd=root, text=True)
     assert not {"sklearn", "scipy", "torch", "torchvision"} & set(modules.split())
 

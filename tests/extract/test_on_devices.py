@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_files import contents, wait_for
 
-from attnact.extract.devices import parse_devices
+from attnact.extract.on_devices import parse_devices
+from tests.made_files import contents, wait_for
 from tests.torture.processes import members
 
 SHARDS = 4
@@ -29,7 +29,15 @@ def videos(make_clip, tmp_path_factory) -> Path:
 
 def start(videos: Path, out: Path, *options: str, held: Path | str = "") -> subprocess.Popen:
     """In a session of its own."""
-    command = [sys.executable, "-m", "made_devices", "features", "folder", "--videos", "videos"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.made_devices",
+        "features",
+        "folder",
+        "--videos",
+        "videos",
+    ]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(sys.path),

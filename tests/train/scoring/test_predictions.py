@@ -1,17 +1,16 @@
 """What a run leaves of its test videos: CSV files that come back as they were, or are refused."""
 
 import csv
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from readback import read_csv
 
 from attnact.cache.features import FeatureCache
 from attnact.errors import RunError
-from attnact.train.scoring.evaluate import VideoScores
 from attnact.train.scoring.predictions import (
     read_attention,
     read_predictions,
@@ -19,6 +18,8 @@ from attnact.train.scoring.predictions import (
     write_csv,
     write_predictions,
 )
+from attnact.train.scoring.scores import VideoScores
+from tests.readback import read_csv
 
 HARD = ["a, b.avi", 'say "it".avi', "two\nlines.avi", "c\rr.avi", "|.avi", " é'; \t.avi", "-1"]
 
@@ -32,6 +33,7 @@ def test_hard_names_survive(tmp_path: Path) -> None:
         path=Path("x.h5"),
         random_weights=False,
     )
+    cache.true_classes = partial(FeatureCache.true_classes, cache)
     scores = np.random.default_rng(0).random((len(HARD), 3)) * 10.0 ** -np.arange(7)[:, None]
     order = np.random.default_rng(1).permutation(len(HARD))
     path = tmp_path / "predictions.csv"

@@ -1,4 +1,4 @@
-"""This machine's memory: how much of it is free, and keeping what training asks for again."""
+"""What this process may use of the machine, its cores and its memory; and keeping that memory."""
 
 import ctypes
 import os
@@ -20,6 +20,13 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(MMAP_MAX, 0)  # large blocks come from the heap too, ...
         mallopt(TRIM_THRESHOLD, -1)  # ... which never shrinks
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def free_memory(system: Path = Path("/")) -> int:
