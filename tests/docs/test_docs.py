@@ -51,6 +51,23 @@ def test_every_module_of_the_python_page_is_there():
         assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), module
 
 
+@pytest.mark.parametrize("name", [*PAGES, "../README.md", "../CONTRIBUTING.md"])
+def test_files_of_the_source_that_pages_name_are_there(name):
+    made = re.findall(r"^`(\S+)`:$", page(name), re.MULTILINE)  # by whoever follows the page
+    named = re.findall(r"`((?:attnact|extract|train|tests)/[\w/]+\.py)`", page(name))
+    assert [file for file in named if file not in made and not (ROOT / file).is_file()] == []
+
+
+def test_the_readmes_tree_is_that_of_the_source():
+    tree = re.findall(r"^( *)(\w+/)|^ +([\w/]+\.py)", page("../README.md"), re.MULTILINE)
+    assert len(tree) > 20
+    top = ""
+    for indent, folder, file in tree:
+        if folder and not indent:
+            top = folder
+        assert (ROOT / top / ("" if folder == top else folder or file)).exists(), folder or file
+
+
 def test_sizes_are_those_that_the_dry_run_reckons_with():
     told = {row[0]: list(map(int, row[1:])) for row in rows("performance.md", "`--compression`")}
     for column, sizes in zip((0, 2), KIB_PER_FRAME.values(), strict=True):
