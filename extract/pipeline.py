@@ -28,6 +28,7 @@ from attnact.extract.networks.runtime import FRAMES_AT_ONCE
 from attnact.extract.plan import Plan, Settings, check_same, divide, keep_plan, read_plan
 from attnact.machine.files import check_disk
 from attnact.machine.progress import progress
+from attnact.vocabulary import Split
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def describe(extraction: Extraction, devices: int = 1) -> str:
         f"{extraction.dataset.name}: {len(job.plan.paths)} videos, "
         f"{len(extraction.dataset.classes)} classes, about {sum(job.plan.frames):,} frames",
         f"videos a class: {some(_counts(extraction.dataset))}",
+        f"folds, train and test: {some(_sides(extraction.dataset))}",
         f"{backbone.name}, weights {backbone.weights}, by {backbone.runtime} in "
         f"{backbone.precision} on {backbone.device}, {job.decoders} decoder(s)",
     ]
@@ -174,6 +176,12 @@ def _counts(dataset: Dataset) -> list[str]:
     """How many videos each class has."""
     counts = Counter(label for video in dataset.videos for label in video.labels)
     return [f"{name} {counts[n]}" for n, name in enumerate(dataset.classes)]
+
+
+def _sides(dataset: Dataset) -> list[str]:
+    """How many videos each fold trains and tests on."""
+    counts = {name: Counter(sides) for name, sides in dataset.folds.items()}
+    return [f"{name} {it[Split.TRAIN]} and {it[Split.TEST]}" for name, it in counts.items()]
 
 
 def _check_free(cache: Path) -> None:

@@ -204,6 +204,15 @@ def test_an_error_of_ours_ends_with_1(monkeypatch):
     assert (result.exit_code, result.stderr) == (1, "attnact: error: a.avi: truncated\n")
 
 
+def test_a_run_in_place_of_a_cache(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/a/x").mkdir(parents=True)
+    Path("runs/a/x/config.json").touch()
+    result = CliRunner().invoke(cli.main, ["train", "runs/a/x"])
+    told = "runs/a/x: is a run; to go on with it: attnact train --resume runs/a/x\n"
+    assert (result.exit_code, result.stderr) == (1, f"attnact: error: {told}")
+
+
 def test_datasets_says_what_is_on_disk(tmp_path, monkeypatch):
     (tmp_path / "data" / "hmdb51").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)

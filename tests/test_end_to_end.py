@@ -50,7 +50,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert "failed: videos/scene02 red.avi: scene02 red.avi: not a video" in result.stderr
         assert "1 of 12 videos failed" in result.stderr
         assert (
-            "the cache is whole without them; when they are mended, delete "
+            "so leave them there; when they are mended, delete "
             in result.stderr.splitlines()[-1]
         )
         assert "random weights" in result.stderr
@@ -124,6 +124,7 @@ def test_evaluate_gives_the_result_again(run):
     predictions = (run / "predictions.csv").read_text()
     result = attnact("evaluate", run)
     assert f"accuracy {value:.4f}" in result.stdout
+    assert result.stdout.endswith(f"\n{run}/confusion.png\n")
     assert (run / "predictions.csv").read_text() == predictions
     with (run / "confusion.csv").open() as file:
         rows = list(csv.reader(file))
@@ -189,7 +190,7 @@ def test_predict_passes_over_what_does_not_decode(run, tmp_path):
     assert "scene02 red.avi: scene02 red.avi: not a video" in result.stderr
     assert "nobody.avi: cannot be opened" in result.stderr
     assert "2 of 3 videos failed" in result.stderr
-    assert "the run was trained on 1 of the 3 videos" in result.stderr
+    assert "the run was trained on 1 of these 3 videos, /" in result.stderr
 
 
 def test_the_few_lines_of_the_readme(run, capsys):

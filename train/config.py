@@ -119,6 +119,8 @@ def resolve(choices: Mapping[str, Any], cache: "FeatureCache") -> TrainConfig:
     config = TrainConfig(**decided)
     if config.fold not in cache.folds:
         known = ", ".join(cache.folds) or "none"
+        if config.fold == "all":
+            known += "; `attnact sweep-lambda --lambdas 0 --folds all` trains a run on each"
         raise RunError(f"{cache.path}: no fold {config.fold!r}; it has {known}")
     return config
 

@@ -173,8 +173,8 @@ def _when_mended(cache: Path, failed: set[str]) -> str:
     paths = [shard_path(cache, shard) for shard in plan.shards_of(failed)]
     names = ", ".join(path.name for path in paths)
     return (
-        f"the cache is whole without them; when they are mended, delete {names} in "
-        f"{paths[0].parent} and type it again, which makes it another cache to the runs on it"
+        "the cache is whole without them, so leave them there; when they are mended, delete "
+        f"{names} in {paths[0].parent} and type it again, which makes it another cache to its runs"
     )
 
 

@@ -19,6 +19,8 @@ def find_cache(path: Path | None) -> Any:
     folder = Path("features")
     if path is not None:
         named = folder / f"{path}.h5"
+        if (path / "config.json").is_file():
+            raise CacheError(f"{path}: is a run; to go on with it: attnact train --resume {path}")
         if not path.is_file() and not named.is_file():
             near = get_close_matches(path.name, [file.stem for file in folder.glob("*.h5")], 1)
             if near:

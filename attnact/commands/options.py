@@ -127,7 +127,7 @@ def config_option(config: type) -> Callable[[Command], Command]:
         values, of_run = read_choices(path)
         unknown = [name for name in values if name not in options]
         if of_run:
-            unknown = [name for name in unknown if name not in fields_of_runs]
+            unknown = [name for name in unknown if name not in {*fields_of_runs, "cache"}]
         if unknown:
             near = get_close_matches(unknown[0], sorted(filter(None, options)), 1)
             hint = f"; did you mean {near[0]}?" if near else ""
@@ -151,10 +151,12 @@ def read_choices(path: Path) -> tuple[dict[str, Any], bool]:
     Raises:
         click.UsageError: the file is missing, or neither TOML nor the config of a run.
     """
+    if not path.exists():
+        raise click.UsageError(f"{path}: no such file")
     try:
         text = path.read_text(encoding="utf-8")
         of_run = path.suffix == ".json"
-        values = json.loads(text)["train"] if of_run else tomllib.loads(text)
+        values = _of_run(json.loads(text)) if of_run else tomllib.loads(text)
         long = {short.removeprefix("--"): name for name, short in SHORT.items()}
         names = {key: long.get(key, key.replace("-", "_")) for key in values}
         return {names[key]: value for key, value in values.items() if value is not None}, of_run
@@ -170,6 +172,13 @@ def read_choices(path: Path) -> tuple[dict[str, Any], bool]:
             f"{path}: no TOML of choices such as hidden_size = 512, and no config.json of a run "
             f"({error})"
         ) from error
+
+
+def _of_run(config: dict[str, Any]) -> dict[str, Any]:
+    """The choices of a run; and its cache, where that is still there."""
+    cache = config.get("cache")
+    there = {"cache": cache} if cache and Path(cache).is_file() else {}
+    return {**there, **config["train"]}
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,9 +63,10 @@ def predict(
     if as_csv or as_json or timeline:
         write = _write_csv if as_csv else _write_json if as_json else _write_timeline
     _warn_of_random_weights(recogniser)
-    if trained_on := recogniser.trained_on(files):
-        of = f"{len(trained_on)} of the {len(files)} videos" if len(files) > 1 else "this video"
-        warning = f"the run was trained on {of}, so it knows better than of a new one"
+    if seen := recogniser.trained_on(files):
+        of = f"{len(seen)} of these {len(files)} videos, {seen[0]}" if len(files) > 1 else seen[0]
+        more = f" and {len(seen) - 1} more" if len(seen) > 1 else ""
+        warning = f"the run was trained on {of}{more}; of new ones it may know less"
         click.echo(f"attnact: warning: {warning}", err=True)
     if as_csv or timeline:
         columns = ["video", "prediction"] if as_csv else ["video", "start", "end"]

@@ -109,6 +109,8 @@ def evaluate(run: Path, features_in: str, device: str | None) -> None:
         result = score(found, cache, store)
         if ranks.rank() == 0:
             _show_result(found.folder, result)
+            broken_down = "average_precision.csv" if cache.multi_label else "confusion.png"
+            click.echo(found.folder / broken_down)
 
 
 @click.command("import-released-model")

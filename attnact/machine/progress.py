@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 QUIET_LINE = 30.0  # seconds between lines where nothing can be animated: a file, a pipe, CI
@@ -73,8 +74,8 @@ def _live(what: str, total: float, unit: str) -> Iterator[Advance]:
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
-        _Rate(),
-        TimeRemainingColumn(compact=True),
+        _Rate(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -66,6 +66,8 @@ def videos_meant(path: Path) -> list[Path]:
         elif path.suffix.lower() == ".txt":
             lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
             found = [path.parent / line for line in lines if line]
+        elif path.suffix.lower() == ".csv":
+            raise DatasetError(f"{path}: a list of videos to look at is a .txt, a path a line")
         else:
             return [path]
     except (OSError, UnicodeDecodeError) as error:

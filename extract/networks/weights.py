@@ -96,11 +96,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Nothing of the file is executed. Raises WeightsError where it is missing or not what its name
     says.
     """
+    if not path.is_file():
+        raise WeightsError(f"no weights at {path}: check the path given with --weights")
     reader = READERS.get(path.suffix)
     if reader is None:
         raise WeightsError(f"cannot tell what {path} is: weights are {', '.join(READERS)}")
-    if not path.is_file():
-        raise WeightsError(f"no weights at {path}: check the path given with --weights")
     try:
         tensors = reader(path)
     except WeightsError:

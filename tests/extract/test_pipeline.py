@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from attnact.extract.frames import video
 from attnact.extract.making import take_up
 from attnact.extract.pipeline import describe, extract, frames_left
 from attnact.extract.plan import read_plan
+from attnact.vocabulary import Split
 from tests.made_extraction import (
     CLIPS,
     SHARDS,
@@ -234,6 +236,9 @@ def test_the_plan_in_words(dataset, tmp_path):
     text = describe(extraction)
     assert f"folder: 5 videos, 2 classes, about {left} frames" in text
     assert "videos a class: dive 2, run 3" in text
+    sides = [Counter(fold) for fold in dataset.folds.values()]
+    counts = [f"{n} {it[Split.TRAIN]} and {it[Split.TEST]}" for n, it in enumerate(sides, 1)]
+    assert f"folds, train and test: {', '.join(counts)}\n" in text
     assert f"to make: {SHARDS} of {SHARDS} shards, about {left} frames" in text
     assert list(tmp_path.iterdir()) == []
 

@@ -128,6 +128,13 @@ def test_unknown_fold(fold: str) -> None:
         resolve({"fold": fold}, CACHE)
 
 
+def test_all_folds_are_for_a_sweep() -> None:
+    with pytest.raises(
+        RunError, match="`attnact sweep-lambda --lambdas 0 --folds all`"
+    ):
+        resolve({"fold": "all"}, CACHE)
+
+
 def test_a_cache_without_folds() -> None:
     with pytest.raises(RunError, match=r"x\.h5: no fold ''; it has none"):
         resolve({}, SimpleNamespace(**{**vars(CACHE), "folds": {}}))  # type: ignore[arg-type]

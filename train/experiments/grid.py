@@ -218,6 +218,7 @@ def _unlike(run: Run, config: TrainConfig, cache: FeatureCache) -> str:
         made, asked = (", ".join(f"{n} {of[n]}" for n in others) for of in (then, now))
         return (
             f"{run.folder}: made with {made}, now asked for {asked}; choose as before "
-            f"(--config {run.folder}/config.json), or use another --name"
+            f"(--config {run.folder}/config.json, and the --seeds and --folds of then), "
+            "or use another --name"
         )
     return ""

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from attnact.cache.features import FeatureCache
 from attnact.cache.provenance import RANDOM_WEIGHTS
 from attnact.machine.files import write_text
 from attnact.train.config import TrainConfig
 from attnact.train.experiments import charts
-from attnact.train.experiments.by_video import compare
+from attnact.train.experiments.by_video import compare, groups_of
 from attnact.train.experiments.grid import Grid
 from attnact.train.experiments.rows import overlapping
 from attnact.train.experiments.tables import (
@@ -22,7 +24,7 @@ from attnact.train.experiments.tables import (
     other_choices,
     percent,
 )
-from attnact.train.scoring.measures import Interval
+from attnact.train.scoring.measures import FEWEST, Interval
 from attnact.train.scoring.predictions import write_csv
 from attnact.train.scoring.scores import metric_name
 
@@ -138,6 +140,8 @@ def how_sure(found: Grid, cache: FeatureCache, folds: Sequence[str]) -> str:
         "Paired over the test videos and seeds; 95 % percentile bootstrap over groups of videos "
         "and over seeds, each interval by itself: nothing is corrected for their number."
     ]
+    if any(len(np.unique(groups_of(row, cache))) < FEWEST for row in found.rows):
+        said.append(f"Test videos of fewer than {FEWEST} groups give no interval.")
     if any(len(row.runs) == 1 for row in found.rows):
         said.append("Of one seed the interval is of that one model, not of another training.")
     if overlapping(cache, folds):

@@ -21,6 +21,8 @@ from attnact.train.scoring.scores import Floats
 
 LEVEL = 0.95  # of every interval
 
+# Groups that an interval takes: that five all say the same is chance too often, 2 · 2⁻⁵ > 5 %.
+FEWEST = 6
 SAMPLES = 10_000  # resamples
 CELLS = 1 << 21  # resamples × videos worked on at once: 16 MiB an array
 
@@ -58,7 +60,7 @@ def bootstrap(
         statistic: of how often each video stands in each of k resamples, (k, V), to the value of
             each seed, (k, S); NaN where a resample has none.
         videos: V.
-        groups: of the videos; each is its own without. One group alone gives no interval.
+        groups: of the videos; each is its own without. Fewer than `FEWEST` give no interval.
         samples: how many resamples.
     """
     rng = np.random.default_rng(0)
@@ -66,8 +68,8 @@ def bootstrap(
     seeds = np.flatnonzero(~np.isnan(value))
     if not len(seeds):
         return Interval(np.nan, np.nan, np.nan)
-    if len(np.unique(np.arange(videos) if groups is None else np.asarray(groups))) < 2:
-        return Interval(float(value[seeds].mean()), np.nan, np.nan)  # nothing to draw from
+    if len(np.unique(np.arange(videos) if groups is None else np.asarray(groups))) < FEWEST:
+        return Interval(float(value[seeds].mean()), np.nan, np.nan)
     found = []
     for times in _resamples(np.arange(videos) if groups is None else groups, rng, samples):
         drawn = rng.choice(seeds, (len(times), len(seeds)))

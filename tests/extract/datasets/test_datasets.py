@@ -80,6 +80,8 @@ def test_a_path_that_means_nothing_is_told(tmp_path: Path) -> None:
     for name in ("empty", "empty.txt"):
         with pytest.raises(DatasetError, match="holds no videos"):
             videos_meant(tmp_path / name)
+    with pytest.raises(DatasetError, match=r"list\.csv: .* is a \.txt, a path a line"):
+        videos_meant(tmp_path / "list.csv")
     for name in ("bytes.txt", "gone.txt"):
         with pytest.raises(DatasetError, match="cannot be read as a list"):
             videos_meant(tmp_path / name)

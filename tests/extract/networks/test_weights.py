@@ -130,8 +130,10 @@ def test_other_things_than_a_dict_of_tensors_are_weights_errors(tmp_path, conten
 
 
 def test_a_missing_file_and_an_unknown_kind_are_weights_errors(tmp_path):
-    with pytest.raises(WeightsError, match=r"no weights at .*none\.pth"):
-        read_weights(tmp_path / "none.pth")
+    for name in ("none.pth", "none"):
+        with pytest.raises(WeightsError, match=f"no weights at .*{name}:"):
+            read_weights(tmp_path / name)
+    (tmp_path / "weights.onnx").touch()
     with pytest.raises(WeightsError, match=r"cannot tell what .*\.safetensors, \.pth, \.pt"):
         read_weights(tmp_path / "weights.onnx")
 

@@ -20,11 +20,18 @@ from attnact.train.experiments.answers import (
 from attnact.train.experiments.by_video import row_videos
 from attnact.train.experiments.grid import Grid
 from attnact.train.experiments.table1 import NAMES
+from attnact.train.scoring import measures
 from attnact.train.scoring.looks import VideoMaps
 from tests.made_rows import guesses, row
 from tests.readback import is_picture
 
 FOLDS = ["1", "2", "3", "4"]
+
+
+@pytest.fixture(autouse=True)
+def few_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of these caches are enough to see which way an interval lies."""
+    monkeypatch.setattr(measures, "FEWEST", 2)
 
 
 def number(cell: str) -> float:

@@ -23,10 +23,17 @@ from attnact.train.experiments.table1 import (
     table1_table,
     write_table1,
 )
+from attnact.train.scoring import measures
 from attnact.train.scoring.scores import metric
 from attnact.vocabulary import Split
 from tests.made_rows import guesses, row
 from tests.readback import is_picture, read_csv
+
+
+@pytest.fixture(autouse=True)
+def few_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of these caches are enough to see which way an interval lies."""
+    monkeypatch.setattr(measures, "FEWEST", 2)
 
 
 def test_the_six_rows() -> None:
@@ -143,6 +150,7 @@ def test_how_sure_an_interval_is(cache: FeatureCache, tmp_path: Path) -> None:
     right = guesses(cache, lambda seed: [])
     two = Grid([row(tmp_path / "two", cache, "max", ["1"], right)], [])
     one = Grid([row(tmp_path / "one", cache, "max", ["1"], right, seeds=1)], [])
+    assert "fewer than 6 groups give no interval" in how_sure(two, cache, ["1"])
     assert "one seed" not in how_sure(two, cache, ["1", "2"])
     assert "one seed" in how_sure(one, cache, ["1", "2"])
     assert "counts once" not in how_sure(two, cache, ["1", "2"])

@@ -10,6 +10,8 @@ from sklearn.metrics import roc_auc_score
 
 from attnact.train.scoring import measures
 from attnact.train.scoring.measures import (
+    FEWEST,
+    LEVEL,
     Interval,
     bootstrap,
     bootstrap_mean,
@@ -116,15 +118,15 @@ def test_what_does_not_exist_is_left_out() -> None:
 
 
 @given(
-    values=arrays(float, st.tuples(st.integers(1, 3), st.integers(2, 8)), elements=EDGES),
+    values=arrays(float, st.tuples(st.integers(1, 3), st.integers(6, 12)), elements=EDGES),
     data=st.data(),
 )
 @settings(max_examples=40)
 def test_intervals_hold_what_they_should(values: np.ndarray, data: st.DataObject) -> None:
     """Within the values; moved and turned with them; not moved by the names of the groups."""
-    group = np.array(data.draw(st.lists(st.integers(0, 3), min_size=values.shape[1])))
+    more = values.shape[1] - FEWEST
+    group = np.array([*range(FEWEST), *data.draw(st.lists(st.integers(0, 5), min_size=more))])
     group = group[: values.shape[1]]
-    group[0] = 4  # never one group alone, which has no interval
     found = bootstrap_mean(values, group, samples=200)
     slack = 1e-12
     assert values.min() - slack <= found.low <= found.high <= values.max() + slack
@@ -274,8 +276,11 @@ def test_half_wrong_over_the_seeds() -> None:
     assert found.value == pytest.approx((0.5 + 1 + 0.5 * 0.5 / 2 + 0.5) / (1.5 * 1.5))
 
 
-def test_one_group_gives_no_interval() -> None:
-    found = bootstrap_mean(np.array([0.0, 1.0]), ["a", "a"])
+def test_few_groups_give_no_interval() -> None:
+    """Each of five is 1 by chance with 2⁻⁵, and each of them 0: more than one time in twenty."""
+    assert 2 * 0.5 ** (FEWEST - 1) > 1 - LEVEL > 2 * 0.5**FEWEST
+    assert bootstrap_mean(np.ones(7), list("abcdeff")) == Interval(1, 1, 1)
+    found = bootstrap_mean(np.array([0.0, 1.0] * 5), list("aabbccddee"))
     assert found.value == 0.5
     assert np.isnan([found.low, found.high]).all()
     assert str(found) == "0.50 (no interval)"
