@@ -181,7 +181,7 @@ def _counts(dataset: Dataset) -> list[str]:
 def _sides(dataset: Dataset) -> list[str]:
     """How many videos each fold trains and tests on."""
     counts = {name: Counter(sides) for name, sides in dataset.folds.items()}
-    return [f"{name} {it[Split.TRAIN]} and {it[Split.TEST]}" for name, it in counts.items()]
+    return [f"{name} ({it[Split.TRAIN]} and {it[Split.TEST]})" for name, it in counts.items()]
 
 
 def _check_free(cache: Path) -> None:

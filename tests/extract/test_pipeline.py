@@ -237,7 +237,7 @@ def test_the_plan_in_words(dataset, tmp_path):
     assert f"folder: 5 videos, 2 classes, about {left} frames" in text
     assert "videos a class: dive 2, run 3" in text
     sides = [Counter(fold) for fold in dataset.folds.values()]
-    counts = [f"{n} {it[Split.TRAIN]} and {it[Split.TEST]}" for n, it in enumerate(sides, 1)]
+    counts = [f"{n} ({it[Split.TRAIN]} and {it[Split.TEST]})" for n, it in enumerate(sides, 1)]
     assert f"folds, train and test: {', '.join(counts)}\n" in text
     assert f"to make: {SHARDS} of {SHARDS} shards, about {left} frames" in text
     assert list(tmp_path.iterdir()) == []
