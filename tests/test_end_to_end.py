@@ -50,8 +50,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert "failed: videos/scene02 red.avi: scene02 red.avi: not a video" in result.stderr
         assert "1 of 12 videos failed" in result.stderr
         assert (
-            "so leave them there; when they are mended, delete "
-            in result.stderr.splitlines()[-1]
+            "so leave them there; when they are mended, delete " in result.stderr.splitlines()[-1]
         )
         assert "random weights" in result.stderr
     return folder

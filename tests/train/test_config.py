@@ -129,9 +129,7 @@ def test_unknown_fold(fold: str) -> None:
 
 
 def test_all_folds_are_for_a_sweep() -> None:
-    with pytest.raises(
-        RunError, match="`attnact sweep-lambda --lambdas 0 --folds all`"
-    ):
+    with pytest.raises(RunError, match="`attnact sweep-lambda --lambdas 0 --folds all`"):
         resolve({"fold": "all"}, CACHE)
 
 
