@@ -23,17 +23,17 @@ from attnact.train.experiments.table1 import (
     table1_table,
     write_table1,
 )
-from attnact.train.scoring import measures
 from attnact.train.scoring.scores import metric
 from attnact.vocabulary import Split
 from tests.made_rows import guesses, row
 from tests.readback import is_picture, read_csv
 
 
-@pytest.fixture(autouse=True)
-def few_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of these caches are enough to see which way an interval lies."""
-    monkeypatch.setattr(measures, "FEWEST", 2)
+@pytest.fixture(scope="module")
+def cache(make_cache: Any, tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
+    """Of six groups, the fewest that an interval takes."""
+    made: FeatureCache = make_cache(tmp_path_factory.mktemp("six") / "small.h5", videos=18)
+    return made
 
 
 def test_the_six_rows() -> None:
@@ -61,15 +61,15 @@ def test_the_papers_figures_stand_beside_its_data_sets() -> None:
 
 
 def test_a_known_difference(cache: FeatureCache, tmp_path: Path) -> None:
-    """Folds 1 and 2 test six videos: the baseline misses two of them with seed 0, one with 1."""
-    folds = ["1", "2"]
+    """Six folds test all 18 videos: the baseline misses two of them with seed 0, one with 1."""
+    folds = ["1", "2", "3", "4", "5", "6"]
     first = row(tmp_path, cache, "lambda1", folds, guesses(cache, lambda seed: []))
     every = row_videos(first, cache)
     missed = [every[:2], every[2:3]]
     second = row(tmp_path, cache, "average", folds, guesses(cache, lambda seed: missed[seed]))
-    assert right_of(second, 0, cache).tolist() == [0, 0, 1, 1, 1, 1]
+    assert right_of(second, 0, cache).tolist() == [0, 0, *[1] * 16]
     found = compare(first, second, cache)
-    assert found.value == pytest.approx((2 / 6 + 1 / 6) / 2)
+    assert found.value == pytest.approx((2 / 18 + 1 / 18) / 2)
     assert found.low >= 0
     assert found.high < 1
     assert found.value == pytest.approx(np.mean(first.values) - np.mean(second.values))
@@ -78,11 +78,11 @@ def test_a_known_difference(cache: FeatureCache, tmp_path: Path) -> None:
 
 
 def test_a_video_of_two_folds_counts_once(cache: FeatureCache, tmp_path: Path) -> None:
-    """The test videos of "wide" hold those of "3"; there the model is right in one fold only."""
-    inner = np.flatnonzero(cache.folds["3"] == Split.TEST)
+    """The test videos of "wide" hold those of "5"; there the model is right in one fold only."""
+    inner = np.flatnonzero(cache.folds["5"] == Split.TEST)
     calls = iter([[], inner])
     found = row(
-        tmp_path, cache, "max", ["3", "wide"], guesses(cache, lambda seed: next(calls)), seeds=1
+        tmp_path, cache, "max", ["5", "wide"], guesses(cache, lambda seed: next(calls)), seeds=1
     )
     every = row_videos(found, cache)
     assert every.tolist() == np.flatnonzero(cache.folds["wide"] == Split.TEST).tolist()
@@ -154,13 +154,14 @@ def test_how_sure_an_interval_is(cache: FeatureCache, tmp_path: Path) -> None:
     assert "one seed" not in how_sure(two, cache, ["1", "2"])
     assert "one seed" in how_sure(one, cache, ["1", "2"])
     assert "counts once" not in how_sure(two, cache, ["1", "2"])
-    assert "counts once" in how_sure(two, cache, ["3", "wide"])
+    assert "counts once" in how_sure(two, cache, ["5", "wide"])
 
 
 def test_files(cache: FeatureCache, tmp_path: Path) -> None:
     right = guesses(cache, lambda seed: [])
-    rows = [row(tmp_path / "runs", cache, name, ["1", "2"], right) for name in NAMES]
-    text = write_table1(tmp_path, cache, Grid(rows, []), resolve({}, cache), ["1", "2"])
+    folds = ["1", "2", "3", "4", "5", "6"]
+    rows = [row(tmp_path / "runs", cache, name, folds, right) for name in NAMES]
+    text = write_table1(tmp_path, cache, Grid(rows, []), resolve({}, cache), folds)
     assert len(read_csv(tmp_path / "table1.csv")) == 7
     assert len(read_csv(tmp_path / "differences.csv")) == 10
     is_picture(tmp_path / "table1.png")
