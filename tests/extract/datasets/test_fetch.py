@@ -76,7 +76,9 @@ def test_changed_length_is_not_spliced(web: Web, tmp_path: Path) -> None:
     assert (tmp_path / "clips.zip").read_bytes() == web.body
 
 
-@pytest.mark.parametrize("shorter", [zipped({"b": ""}), BODY[:1000]])
+@pytest.mark.parametrize(
+    "shorter", [zipped({"b": ""}), BODY[:1000]], ids=["a whole file", "a cut one"]
+)
 def test_shorter_file_starts_anew(web: Web, tmp_path: Path, shorter: bytes) -> None:
     web.headers = {}
     cut(web, tmp_path, after=1000)
