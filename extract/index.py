@@ -16,13 +16,30 @@ from attnact.extract.plan import Plan
 from attnact.machine.progress import note
 
 
-def read_index(path: Path, plan: Plan) -> FeatureCache | None:
+def finished(cache: Path, plan: Plan, listing: Listing) -> FeatureCache | None:
+    """The cache, if its index is of the shards that are there; None if one is to be written.
+
+    Raises:
+        SchemaError: the index is of a newer attnact.
+        CacheError: a shard is broken, or the index lists other videos, or these otherwise, and what
+            was trained on the cache would lose it.
+    """
+    index = _read_index(cache, plan)
+    if index is None:
+        return None
+    if what := unlike(index, listing):  # also where shards are to be made again
+        raise CacheError(
+            f"{cache}: made with {what}; delete this one file (not the shards) to have it written "
+            "anew over the features that are there, without the runs on it, or choose another --out"
+        )
+    made = not plan.missing(cache) and lists_shards(index, len(plan.starts), listing)
+    return index if made else None
+
+
+def _read_index(path: Path, plan: Plan) -> FeatureCache | None:
     """The cache, if it lists what is planned; None if its index is still to be written.
 
     Its shards may have been made anew since, or be gone.
-
-    Raises:
-        SchemaError: it is of a newer attnact.
     """
     try:
         made = FeatureCache(path)
@@ -36,50 +53,30 @@ def read_index(path: Path, plan: Plan) -> FeatureCache | None:
     return made if same and listed == made.paths else None
 
 
-def finished(index: FeatureCache | None, cache: Path, plan: Plan) -> FeatureCache | None:
-    """The cache of this index, if it is of the shards that are there; None if it is to be written.
-
-    Raises:
-        CacheError: a shard is broken.
-    """
-    if index is None or plan.missing(cache):
-        return None
-    return index if lists_shards(index, len(plan.starts), plan.paths) else None
-
-
-def check_listing(made: FeatureCache, dataset: Dataset) -> None:
-    """Holds a data set against a cache's index, which lists the classes, groups and folds.
-
-    Raises:
-        CacheError: they differ, and what was trained on the cache would lose it.
-    """
-    if what := unlike(made, _listing(dataset)):
-        raise CacheError(
-            f"{made.path}: made with {what}; delete this one file (not the shards) to have it "
-            "written anew, without the runs on it, or choose another --out"
-        )
-
-
 def finish(
     cache: Path,
     plan: Plan,
     made: FeatureCache | None,
-    dataset: Dataset,
+    listing: Listing,
     provenance: dict[str, str],
 ) -> FeatureCache:
     """The cache over all its shards; `made`, if it is finished, stays as it is.
 
     Raises:
-        CacheError: a shard is broken, or what is made lists the videos otherwise.
+        CacheError: a shard is broken.
     """
-    listing = _listing(dataset)
     if made is None:
         return write_index(cache, len(plan.starts), listing, provenance)
-    check_listing(made, dataset)
     if made.root == listing.root:
         return made
     note(f"{cache}: its videos are in {listing.root} now")
     return move_root(made, listing.root)
+
+
+def changed(made: FeatureCache) -> list[str]:
+    """The videos whose files have another size than when their features were made."""
+    known = [(path, row.file_bytes) for path, row in zip(made.paths, made.rows, strict=True)]
+    return [path for path, size in known if size and (made.root / path).stat().st_size != size]
 
 
 def provenance_of(plan: Plan, backbone: Backbone, config: ExtractConfig) -> dict[str, str]:
@@ -95,7 +92,9 @@ def provenance_of(plan: Plan, backbone: Backbone, config: ExtractConfig) -> dict
     }
 
 
-def _listing(dataset: Dataset) -> Listing:
+def listing_of(dataset: Dataset, plan: Plan) -> Listing:
+    """The videos of a data set as an index lists them, each at its place in the plan."""
+    places = {path: place for place, path in enumerate(plan.paths)}
     labels = np.zeros((len(dataset.videos), len(dataset.classes)), np.int64)
     for row, video in zip(labels, dataset.videos, strict=True):
         row[list(video.labels)] = 1
@@ -107,6 +106,7 @@ def _listing(dataset: Dataset) -> Listing:
         labels=labels if dataset.multi_label else labels.argmax(1),
         groups=[video.group for video in dataset.videos],
         folds={name: np.array(sides, np.int8) for name, sides in dataset.folds.items()},
+        places=[places[video.path] for video in dataset.videos],
     )
 
 

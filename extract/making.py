@@ -160,5 +160,6 @@ def _write_batch(writer: ShardWriter, batch: Batch, rows: Cubes) -> None:
                 height=info.height,
                 declared_frames=info.declared_frames,
                 decoder=event.decoder,
+                file_bytes=info.file_bytes,
             )
             writer.end_video(row)

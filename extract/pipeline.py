@@ -21,11 +21,11 @@ from attnact.extract.frames.decoder import Failed
 from attnact.extract.frames.decoding import probe_all
 from attnact.extract.frames.resize import FRAME_SIDE
 from attnact.extract.frames.video import check_decoder
-from attnact.extract.index import check_listing, finish, finished, provenance_of, read_index
+from attnact.extract.index import finish, finished, listing_of, provenance_of
 from attnact.extract.making import Report, at_once, make_job, make_shards
 from attnact.extract.networks.backbone import Backbone
 from attnact.extract.networks.runtime import FRAMES_AT_ONCE
-from attnact.extract.plan import Plan, Settings, check_same, divide, keep_plan, read_plan
+from attnact.extract.plan import Plan, Settings, check_settings, keep_plan, read_plan
 from attnact.machine.files import check_disk
 from attnact.machine.progress import progress
 from attnact.vocabulary import Split
@@ -54,13 +54,13 @@ def make_here(extraction: Extraction, shards: Sequence[int], report: Report) -> 
 
 
 def prepare(dataset: Dataset, cache: Path, config: ExtractConfig, beside: int = 1) -> Extraction:
-    """Loads the backbone and makes the plan, or takes up the one of an interrupted extraction.
+    """Loads the backbone and makes the plan, or goes on with the one of a cache that was begun.
 
     beside: processes that will share this machine's cores.
 
     Raises:
         WeightsError: the weights are missing or broken.
-        CacheError: the cache was begun with other settings or other videos, has an index that
+        CacheError: the cache was begun with other settings, has an index of other videos or that
             lists them otherwise, or something else is in its place.
         UnsupportedError: the decoder is not installed.
     """
@@ -80,16 +80,13 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig, beside: int = 
         runtime=backbone.runtime,
         precision=backbone.precision,
     )
-    paths = tuple(video.path for video in dataset.videos)
     if plan is None:
         _check_free(cache)
-        plan = _new_plan(dataset, settings, config.time_limit)
+        plan = Plan(settings, (), (), (), now(), command())
     else:
-        check_same(cache, plan, settings, paths)
-    index = read_index(cache, plan)
-    if index is not None:  # also where shards are to be made again
-        check_listing(index, dataset)
-    made = finished(index, cache, plan)
+        check_settings(cache, plan, settings)
+    plan = _with_videos(plan, dataset, config.time_limit)
+    made = finished(cache, plan, listing_of(dataset, plan))
     job = make_job(plan, cache, dataset.root, config, backbone.device, beside)
     return Extraction(dataset, backbone, job, config, made)
 
@@ -118,9 +115,11 @@ def describe(extraction: Extraction, devices: int = 1) -> str:
     job, backbone = extraction.job, extraction.backbone
     missing = job.plan.missing(job.cache)
     frames, shards = job.plan.frames_in(missing), len(job.plan.starts)
+    declared = dict(zip(job.plan.paths, job.plan.frames, strict=True))
+    videos = extraction.dataset.videos
     lines = [
-        f"{extraction.dataset.name}: {len(job.plan.paths)} videos, "
-        f"{len(extraction.dataset.classes)} classes, about {sum(job.plan.frames):,} frames",
+        f"{extraction.dataset.name}: {len(videos)} videos, {len(extraction.dataset.classes)} "
+        f"classes, about {sum(declared[video.path] for video in videos):,} frames",
         f"videos a class: {some(_counts(extraction.dataset))}",
         f"folds, train and test: {some(_sides(extraction.dataset))}",
         f"{backbone.name}, weights {backbone.weights}, by {backbone.runtime} in "
@@ -167,9 +166,10 @@ def extract(extraction: Extraction, report: Report, make: Make = make_here) -> F
         make(replace(extraction, job=replace(job, plan=plan)), missing, report)
     if plan.missing(job.cache):
         return None
-    made = extraction.made or finished(read_index(job.cache, plan), job.cache, plan)
+    listing = listing_of(extraction.dataset, plan)
+    made = extraction.made or finished(job.cache, plan, listing)
     provenance = provenance_of(plan, extraction.backbone, extraction.config)
-    return finish(job.cache, plan, made, extraction.dataset, provenance)
+    return finish(job.cache, plan, made, listing, provenance)
 
 
 def _counts(dataset: Dataset) -> list[str]:
@@ -197,18 +197,15 @@ def _check_free(cache: Path) -> None:
             raise CacheError(f"{cache}: is in the way; choose another --out ({error})") from error
 
 
-def _new_plan(dataset: Dataset, settings: Settings, time_limit: float) -> Plan:
-    paths = [dataset.root / video.path for video in dataset.videos]
+def _with_videos(plan: Plan, dataset: Dataset, time_limit: float) -> Plan:
+    """The plan with the videos of the data set that it lacks, whose headers are read."""
+    planned = set(plan.paths)
+    new = [video.path for video in dataset.videos if video.path not in planned]
+    if not new:
+        return plan
     frames: list[int] = []
-    with progress("reading headers", len(paths), "videos") as advance:
-        for info in probe_all(paths, time_limit):
+    with progress("reading headers", len(new), "videos") as advance:
+        for info in probe_all([dataset.root / path for path in new], time_limit):
             frames.append(0 if isinstance(info, Failed) else info.declared_frames)
             advance(1, "")
-    return Plan(
-        settings=settings,
-        paths=tuple(video.path for video in dataset.videos),
-        frames=tuple(frames),
-        starts=divide(frames),
-        date=now(),
-        command=command(),
-    )
+    return plan.with_videos(new, frames)

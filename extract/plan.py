@@ -1,17 +1,19 @@
 """What an extraction will do, decided once and kept beside its shards.
 
 Every process that works on a cache, at the same time or after a kill, follows the same plan: which
-videos go into which shard, and with which settings. So the shards come out the same.
+videos go into which shard, and with which settings. So the shards come out the same. A plan only
+grows: videos that are new go into shards of their own, behind those that there are.
 """
 
 import json
+import time
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from attnact.cache.shards import shard_path
 from attnact.errors import CacheError
-from attnact.machine.files import write_new
+from attnact.machine.files import lock_beside, unlock, write_text
 from attnact.machine.sealed import check_seal, parse, seal
 from attnact.vocabulary import (
     BackboneName,
@@ -53,8 +55,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """The videos in their order, and where each shard begins.
+    """The videos in the order in which they were first asked for, and where each shard begins.
 
+    paths: also of videos that are no longer asked for.
     frames: what the headers promise for each video; 0 where unknown.
     starts: the first video of each shard.
     date, command: when and how the extraction was begun.
@@ -66,6 +69,20 @@ class Plan:
     starts: tuple[int, ...]
     date: str
     command: str
+
+    def with_videos(self, paths: Sequence[str], frames: Sequence[int]) -> "Plan":
+        """The plan with those of these videos that it lacks at its end, in new shards."""
+        planned = set(self.paths)
+        new = [i for i, path in enumerate(paths) if path not in planned]
+        if not new:
+            return self
+        counts, first = [frames[i] for i in new], len(self.paths)
+        return replace(
+            self,
+            paths=(*self.paths, *(paths[i] for i in new)),
+            frames=(*self.frames, *counts),
+            starts=(*self.starts, *(first + start for start in divide(counts))),
+        )
 
     def shard(self, shard: int) -> range:
         """The videos of one shard."""
@@ -140,42 +157,39 @@ def read_plan(cache: Path) -> Plan | None:
 
 
 def keep_plan(cache: Path, plan: Plan) -> Plan:
-    """Writes the plan, unless another process was first: then its plan is the one to follow.
+    """Writes the plan; or, if another process was first, its plan with the videos it lacks.
 
     Raises:
-        CacheError: the cache was begun with other settings or other videos.
+        CacheError: the cache was begun with other settings.
     """
     path = plan_path(cache)
     path.parent.mkdir(parents=True, exist_ok=True)
+    while (lock := lock_beside(path)) is None:
+        time.sleep(0.01)  # another process is at this very place
     try:
-        write_new(path, json.dumps(seal(asdict(plan)), indent=1))
-    except FileExistsError:
         kept = read_plan(cache)
-        assert kept is not None
-        check_same(cache, kept, plan.settings, plan.paths)
-        return kept
+        if kept is not None:
+            check_settings(cache, kept, plan.settings)
+            plan = kept.with_videos(plan.paths, plan.frames)
+        if plan != kept:
+            write_text(path, json.dumps(seal(asdict(plan)), indent=1))
+    finally:
+        unlock(path, lock)
     return plan
 
 
-def check_same(cache: Path, plan: Plan, settings: Settings, paths: Sequence[str]) -> None:
+def check_settings(cache: Path, plan: Plan, settings: Settings) -> None:
     """Holds what is asked for against what the cache was begun with.
 
     Raises:
         CacheError: they differ.
     """
-    way_out = f"delete {cache} and {plan_path(cache).parent}, or choose another --out"
     begun, asked = asdict(plan.settings), asdict(settings)
     if begun["weights_digest"] == asked["weights_digest"]:
         asked["weights"] = begun["weights"]  # the same in a file of another name
     for name in begun:
         if begun[name] != asked[name]:
             raise CacheError(
-                f"{cache}: begun with {name} {begun[name]}, now asked for {asked[name]}; {way_out}"
+                f"{cache}: begun with {name} {begun[name]}, now asked for {asked[name]}; "
+                f"delete {cache} and {plan_path(cache).parent}, or choose another --out"
             )
-    if plan.paths != tuple(paths):
-        gone, new = set(plan.paths) - set(paths), set(paths) - set(plan.paths)
-        example = next(iter(sorted(gone | new)), "their order")
-        raise CacheError(
-            f"{cache}: begun with other videos ({len(gone)} gone, {len(new)} new, such as "
-            f"{example}); {way_out}"
-        )

@@ -15,9 +15,11 @@ from click.testing import CliRunner
 
 from attnact import __version__, cli
 from attnact.cache.shards import shard_path
+from attnact.cache.tables import VideoRow
 from attnact.commands import caches, experiments, extraction, predicting, reporting, training
 from attnact.errors import VideoError
 from attnact.extract.datasets import DATASETS
+from attnact.extract.datasets.base import Video
 from attnact.train import runs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -294,6 +296,7 @@ def test_frame_rates_that_cannot_be_are_told(monkeypatch):
     """By `features` of what it made; the rest of the work is left out here."""
     made = SimpleNamespace(
         paths=["a.avi", "b.avi", "c.avi"],
+        rows=[VideoRow(n) for n in range(3)],
         frame_rates=[0.0, 25.0, 0.0],
         frames=3,
         random_weights=False,
@@ -302,7 +305,7 @@ def test_frame_rates_that_cannot_be_are_told(monkeypatch):
     work = {"prepare": None, "describe": "", "frames_left": 0, "extract": made}
     for name, result in work.items():
         monkeypatch.setattr(f"attnact.extract.pipeline.{name}", lambda *of, it=result, **how: it)
-    dataset = SimpleNamespace(warnings=(), videos=made.paths)
+    dataset = SimpleNamespace(warnings=(), videos=[Video(path, (0,), path) for path in made.paths])
     monkeypatch.setattr("attnact.extract.datasets.load_dataset", lambda *of: dataset)
     result = CliRunner().invoke(cli.main, ["-q", "features", "folder"])
     assert result.exit_code == 0

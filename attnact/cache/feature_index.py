@@ -29,11 +29,12 @@ from attnact.machine.sealed import unsealed, with_digest
 
 @dataclass(frozen=True)
 class Listing:
-    """The videos of an extraction, in its order, failed ones included.
+    """The videos of a data set, those that fail included.
 
     paths: relative to `root`, with forward slashes.
     labels: (videos,) class indices, or (videos, N) rows of 0 and 1 for a multi-label data set.
     folds: fold name -> (videos,) values of `Split`.
+    places: of each video in the extraction's list; empty if they stand as they do there.
     """
 
     name: str
@@ -43,6 +44,12 @@ class Listing:
     labels: npt.NDArray[np.int64]
     groups: Sequence[str]
     folds: Mapping[str, npt.NDArray[np.int8]]
+    places: Sequence[int] = ()
+
+    def entries(self) -> dict[int, int]:
+        """Where each video stands here, by its place in the extraction's list."""
+        places = self.places or range(len(self.paths))
+        return {place: i for i, place in enumerate(places)}
 
 
 def write_index(
@@ -65,8 +72,8 @@ def write_index(
         file.create_group("provenance").attrs.update(provenance)
         file["classes"] = text_column(listing.classes)
         file["shard_frames"] = np.array(shard_frames, np.int64)
-        _write_videos(file, [row for row in rows if not row.failure], listing)
-        _write_failures(file, [row for row in rows if row.failure], listing)
+        _write_videos(file, rows, listing)
+        _write_failures(file, rows, listing)
         over = partial(_over_shards, file, cache, shard_frames)
         over("features", cube, dtype)
         if dtype == np.uint8:
@@ -80,28 +87,38 @@ def write_index(
     return FeatureCache(cache)
 
 
-def lists_shards(cache: FeatureCache, shards: int, paths: Sequence[str]) -> bool:
+def lists_shards(cache: FeatureCache, shards: int, listing: Listing) -> bool:
     """Whether a cache's index is of these very shards, which may have been made anew since.
 
-    paths: of the extraction's videos, failed ones included.
+    What is no longer listed may have failed.
 
     Raises:
         CacheError: a shard is missing or broken.
     """
     rows, _, _ = _read_shards(cache.path, shards)
-    whole = [(paths[row.video], row) for row in rows if not row.failure]
-    failed = [(paths[row.video], row.failure) for row in rows if row.failure]
-    return (list(zip(cache.paths, cache.rows, strict=True)), cache.failures) == (whole, failed)
+    whole, first_frames = _whole(rows, listing)
+    paths = set(listing.paths)
+    return (
+        cache.rows == whole
+        and cache.first_frames.tolist() == first_frames
+        and [failed for failed in cache.failures if failed[0] in paths] == _failed(rows, listing)
+    )
 
 
 def unlike(cache: FeatureCache, listing: Listing) -> str:
     """What a cache was listed with, where that is now another, in words; else nothing.
 
-    Where the videos are is of no account.
+    Where the videos are is of no account, nor are those that failed and are no longer asked for.
     """
+    asked_for, known = set(listing.paths), {*cache.paths, *(path for path, _ in cache.failures)}
+    gone, new = set(cache.paths) - asked_for, asked_for - known
+    if gone or new:
+        example = min(gone | new)
+        return f"other videos ({len(gone)} gone, {len(new)} new, such as {example})"
     if len(cache.folds) != len(listing.folds):
         return f"other folds ({len(cache.folds)} then, {len(listing.folds)} now)"
-    order = [row.video for row in cache.rows]
+    entries = listing.entries()
+    order = [entries[row.video] for row in cache.rows]
     asked = (
         ("another data set", cache.name, listing.name),
         ("other classes", cache.classes, list(listing.classes)),
@@ -148,14 +165,29 @@ def _read_shards(cache: Path, shards: int) -> tuple[list[VideoRow], list[int], s
     return rows, shard_frames, kinds
 
 
-def _write_videos(file: Any, rows: Sequence[VideoRow], listing: Listing) -> None:
-    order = [row.video for row in rows]
+def _whole(rows: Sequence[VideoRow], listing: Listing) -> tuple[list[VideoRow], list[int]]:
+    """The rows of the listed videos that did not fail, and where the frames of each begin."""
+    entries, first_frames = listing.entries(), np.cumsum([0, *(row.frames for row in rows)])
+    whole = [i for i, row in enumerate(rows) if row.video in entries and not row.failure]
+    return [rows[i] for i in whole], first_frames[whole].tolist()
+
+
+def _failed(rows: Sequence[VideoRow], listing: Listing) -> list[tuple[str, str]]:
+    """The path of each listed video that failed, and why."""
+    entries = listing.entries()
+    failed = [row for row in rows if row.video in entries and row.failure]
+    return [(listing.paths[entries[row.video]], row.failure) for row in failed]
+
+
+def _write_videos(file: Any, every: Sequence[VideoRow], listing: Listing) -> None:
+    (rows, first_frames), entries = _whole(every, listing), listing.entries()
+    order = [entries[row.video] for row in rows]
     videos = file.create_group("videos")
     write_rows(videos, rows)
     videos["path"] = text_column([listing.paths[i] for i in order])
     videos["name"] = text_column([PurePosixPath(listing.paths[i]).stem for i in order])
     videos["group"] = text_column([listing.groups[i] for i in order])
-    videos["first_frame"] = np.cumsum([0, *(row.frames for row in rows)])[:-1]
+    videos["first_frame"] = np.array(first_frames, np.int64)
     videos["label"] = listing.labels[order]
     folds = file.create_group("folds", track_order=True)
     for fold, sides in listing.folds.items():
@@ -163,9 +195,9 @@ def _write_videos(file: Any, rows: Sequence[VideoRow], listing: Listing) -> None
 
 
 def _write_failures(file: Any, rows: Sequence[VideoRow], listing: Listing) -> None:
-    failures = file.create_group("failures")
-    failures["path"] = text_column([listing.paths[row.video] for row in rows])
-    failures["reason"] = text_column([row.failure for row in rows])
+    failed, failures = _failed(rows, listing), file.create_group("failures")
+    failures["path"] = text_column([path for path, _ in failed])
+    failures["reason"] = text_column([reason for _, reason in failed])
 
 
 def _over_shards(

@@ -40,7 +40,8 @@ class FeatureCache:
     paths: the video files, relative to `root`.
     labels: (videos,) class indices, or (videos, N) rows of 0 and 1 for a multi-label data set.
     groups: videos of one group never stand on both sides of a fold.
-    first_frames: (videos,) where each video's frames begin in `features`.
+    first_frames: (videos,) where each video's frames begin in `features`, one after the other; the
+        frames of videos that are no longer listed may lie between.
     folds: fold name -> (videos,) values of `Split`.
     dtype: of the stored features: float16, uint8, or float32 where they were imported from such
         files.
@@ -95,6 +96,11 @@ class FeatureCache:
     @property
     def frames(self) -> int:
         """Frames of all videos."""
+        return int(self.frame_counts.sum())
+
+    @property
+    def positions(self) -> int:
+        """How many positions `features` has; those of videos that are no longer listed count."""
         return int(self._shard_starts[-1])
 
     @property

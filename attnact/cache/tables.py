@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import h5py
@@ -21,6 +21,8 @@ class VideoRow:
     checksum: CRC-32 of the video's feature cubes as they are stored, uncompressed, and of their
         scales after them where there are any.
     failure: why the video was given up; empty for a video that the cache holds.
+    file_bytes: the size of the file that was decoded, 0 where unknown; of no account to what the
+        features are.
     """
 
     video: int
@@ -32,23 +34,25 @@ class VideoRow:
     decoder: str = ""
     checksum: int = 0
     failure: str = ""
+    file_bytes: int = field(default=0, compare=False)
 
 
 def write_rows(group: Any, rows: Sequence[VideoRow]) -> None:
     """The rows as a `videos` group, a column each."""
-    for field in fields(VideoRow):
-        column = [getattr(row, field.name) for row in rows]
-        if field.type is str:
-            group[field.name] = text_column(column)
+    for it in fields(VideoRow):
+        column = [getattr(row, it.name) for row in rows]
+        if it.type is str:
+            group[it.name] = text_column(column)
         else:
-            group[field.name] = np.array(column, np.float64 if field.type is float else np.int64)
+            group[it.name] = np.array(column, np.float64 if it.type is float else np.int64)
 
 
 def read_rows(group: Any) -> list[VideoRow]:
-    """The rows of a `videos` group of a shard or an index."""
+    """The rows of a `videos` group of a shard or an index; older ones lack `file_bytes`."""
     columns = [
-        read_text(group[field.name]) if field.type is str else group[field.name][()].tolist()
-        for field in fields(VideoRow)
+        read_text(group[it.name]) if it.type is str else group[it.name][()].tolist()
+        for it in fields(VideoRow)
+        if it.name != "file_bytes" or it.name in group
     ]
     return [VideoRow(*values) for values in zip(*columns, strict=True)]
 

@@ -136,8 +136,10 @@ def features(
     if made is None:
         click.echo("the rest is being made by other processes; the last one finishes the cache")
         return
-    _tell(cache, made, len(found.videos))
-    if made.failures:
+    asked_for = {video.path for video in found.videos}
+    failures = [failed for failed in made.failures if failed[0] in asked_for]
+    _tell(cache, made, failures, len(asked_for))
+    if failures:
         sys.exit(SOME_FAILED)
 
 
@@ -147,8 +149,10 @@ def _usual_cache(dataset: str, place: Path) -> Path:
     return Path("features", f"{own if dataset == 'folder' else dataset}.h5")
 
 
-def _tell(cache: Path, made: Any, count: int) -> None:
+def _tell(cache: Path, made: Any, failures: list[tuple[str, str]], count: int) -> None:
     """What the cache has become of so many videos, and what is not as it should be."""
+    from attnact.extract.index import changed
+
     click.echo(f"{cache}: {len(made.paths)} videos, {made.frames:,} frames")
     if made.random_weights:
         click.echo(f"attnact: warning: {cache} holds features of random weights", err=True)
@@ -157,24 +161,30 @@ def _tell(cache: Path, made: Any, count: int) -> None:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         warning = f"{unknown[0]}{more}: no frame rate that can be, taken to be 30"
         click.echo(f"attnact: warning: {warning}", err=True)
-    for path, reason in made.failures:
+    if others := changed(made):
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        warning = f"{others[0]}{more}: another file than when its features were made"
+        click.echo(f"attnact: warning: {warning}; {_made_anew(cache, set(others))}", err=True)
+    for path, reason in failures:
         click.echo(f"attnact: failed: {path}: {reason}", err=True)
-    if made.failures:
-        click.echo(f"{len(made.failures)} of {count} videos failed", err=True)
-        note(_when_mended(cache, {path for path, _ in made.failures}))
+    if failures:
+        click.echo(f"{len(failures)} of {count} videos failed", err=True)
+        anew = _made_anew(cache, {path for path, _ in failures})
+        note(f"the cache is whole without them, so leave them there; when they are mended, {anew}")
 
 
-def _when_mended(cache: Path, failed: set[str]) -> str:
+def _made_anew(cache: Path, videos: set[str]) -> str:
+    """What to do to have features of these made again."""
     from attnact.cache.shards import shard_path
     from attnact.extract.plan import read_plan
 
     plan = read_plan(cache)
     assert plan is not None
-    paths = [shard_path(cache, shard) for shard in plan.shards_of(failed)]
+    paths = [shard_path(cache, shard) for shard in plan.shards_of(videos)]
     names = ", ".join(path.name for path in paths)
     return (
-        "the cache is whole without them, so leave them there; when they are mended, delete "
-        f"{names} in {paths[0].parent} and type it again, which makes it another cache to its runs"
+        f"delete {names} in {paths[0].parent} and type it again, which makes it another cache to "
+        "its runs"
     )
 
 

@@ -34,12 +34,16 @@ SLOWEST, FASTEST = 1, 500
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file's header says of its video; frames are counted by decoding, never from here."""
+    """What a file's header says of its video; frames are counted by decoding, never from here.
+
+    file_bytes: the size of the file, which tells whether it is another one later.
+    """
 
     width: int
     height: int
     frame_rate: float  # averaged over the file; 0 where the header has none that can be
     declared_frames: int  # 0 where the header has neither a count nor a duration
+    file_bytes: int
 
 
 def probe(path: Path) -> VideoInfo:
@@ -58,7 +62,8 @@ def probe(path: Path) -> VideoInfo:
         # none, and FFmpeg shortens the duration of a truncated one, so there the count is asked.
         declared = stream.frames if "avi" in container.format.name else round(seconds * rate)
         known = rate if SLOWEST <= rate <= FASTEST else 0.0
-        return VideoInfo(stream.width, stream.height, known, declared or stream.frames)
+        frames, size = declared or stream.frames, path.stat().st_size
+        return VideoInfo(stream.width, stream.height, known, frames, size)
 
 
 def read_frames(

@@ -25,7 +25,7 @@ from attnact.extract.frames.video import VideoInfo, read_frames
 from attnact.extract.plan import Plan, Settings, plan_path
 from attnact.machine.replayed import Replayed
 
-INFO = VideoInfo(320, 240, 25.0, 0)
+INFO = VideoInfo(320, 240, 25.0, 0, 1)
 
 
 def frames_of(video: int, first: int, count: int) -> torch.Tensor:

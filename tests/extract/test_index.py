@@ -130,7 +130,7 @@ def test_a_finished_cache_from_before_there_were_choices_is_left_alone(dataset, 
     cache = tmp_path / "small.h5"
     made = extract(begin(dataset, cache), ignore)
     old = {name: made.provenance[name] for name in made.provenance if name not in LATER}
-    write_index(cache, SHARDS, index._listing(dataset), old)
+    write_index(cache, SHARDS, index.listing_of(dataset, read_plan(cache)), old)
     before = cache.read_bytes()
     extract(begin(dataset, cache), ignore)
     assert cache.read_bytes() == before
@@ -185,6 +185,160 @@ def test_the_index_is_of_the_shards_that_are_there(root, tmp_path):
     made = remade(dataset, cache)
     assert made.failures == []
     hold(made, videos)
+
+
+FEWER = ["dive/b.avi", "run/d.avi", "run/e.mpg"]
+
+
+def test_more_videos_keep_the_features_that_there_are(root, tmp_path):
+    """Of a folder to which clips were added; the index is deleted, as the command says."""
+    cache = tmp_path / "small.h5"
+    extract(begin(make_dataset(root, FEWER), cache), ignore)
+    before = contents(cache.parent)
+    dataset = make_dataset(root, list(CLIPS))
+    told = (
+        r"made with other videos \(0 gone, 2 new, such as dive/a.avi\); delete this one file "
+        r"\(not the shards\)"
+    )
+    with pytest.raises(CacheError, match=told):
+        begin(dataset, cache)
+    assert contents(cache.parent) == before
+    cache.unlink()
+    extraction = begin(dataset, cache)
+    assert "5 videos, 2 classes, about 99 frames" in describe(extraction)
+    assert frames_left(extraction) == 6
+    told = []
+    made = extract(extraction, lambda *counts: told.append(counts))
+    assert [sum(counts) for counts in zip(*told, strict=True)] == [6, 2, 0]
+    assert made.paths == [*FEWER, "dive/a.avi", "run/c.mp4"]
+    assert made.frames == 99
+    assert made.labels.tolist() == [0, 1, 1, 0, 1]
+    assert made.folds["1"].tolist() == [1, 1, 2, 2, 2]  # as the data set has it, video by video
+    assert made.groups == [f"group {i}" for i in (1, 3, 4, 0, 2)]
+    hold(made, root)
+    after = contents(cache.parent)
+    shards = [name for name in before if name.startswith("small.shards/0")]
+    assert {name: after[name] for name in shards} == {name: before[name] for name in shards}
+    begin(dataset, cache)
+    assert contents(cache.parent) == after
+
+
+def test_a_cache_over_copied_shards_beside_the_one_of_the_runs(root, tmp_path):
+    cache, more = tmp_path / "small.h5", tmp_path / "more.h5"
+    first = extract(begin(make_dataset(root, FEWER), cache), ignore)
+    shutil.copytree(cache.with_suffix(".shards"), more.with_suffix(".shards"))
+    extraction = begin(make_dataset(root, list(CLIPS)), more)
+    assert frames_left(extraction) == 6
+    hold(extract(extraction, ignore), root)
+    assert FeatureCache(cache).digest == first.digest
+    hold(first, root)
+
+
+def test_fewer_videos_are_listed_and_the_others_stay_in_their_shards(root, tmp_path):
+    cache = tmp_path / "small.h5"
+    extract(begin(make_dataset(root, list(CLIPS)), cache), ignore)
+    before, dataset = contents(cache.parent), make_dataset(root, FEWER)
+    with pytest.raises(CacheError, match=r"\(2 gone, 0 new, such as dive/a\.avi\)"):
+        begin(dataset, cache)
+    cache.unlink()
+    extraction = begin(dataset, cache)
+    assert "3 videos, 2 classes, about 93 frames" in describe(extraction)
+    made = extract(extraction, lambda *counts: pytest.fail("all features are there"))
+    assert (made.paths, made.frames, made.positions) == (FEWER, 93, 99)
+    assert made.first_frames.tolist() == [5, 46, 79]
+    hold(made, root)
+    after = contents(cache.parent)
+    assert extract(begin(dataset, cache), ignore).digest == made.digest
+    assert contents(cache.parent) == after
+    assert {name: after[name] for name in after if "shards" in name} == {
+        name: before[name] for name in before if "shards" in name
+    }
+    cache.unlink()  # and all of them again
+    assert extract(begin(make_dataset(root, list(CLIPS)), cache), ignore).paths == list(CLIPS)
+    assert contents(cache.parent) == before
+
+
+def test_a_shard_with_a_video_that_is_gone_is_made_again_without_it(root, tmp_path):
+    """Where its frames were there are none now, so the frames of the next ones move."""
+    videos, cache = tmp_path / "videos", tmp_path / "small.h5"
+    shutil.copytree(root, videos)
+    extract(begin(make_dataset(videos, list(CLIPS)), cache), ignore)
+    cache.unlink()
+    dataset = make_dataset(videos, FEWER)
+    extract(begin(dataset, cache), ignore)
+    (videos / "dive/a.avi").unlink()
+    shard_path(cache, 0).unlink()
+    made = remade(dataset, cache)
+    assert (made.paths, made.failures) == (FEWER, [])
+    assert made.first_frames.tolist() == [0, 41, 74]
+    hold(made, videos)
+
+
+def test_a_bad_video_that_was_taken_out_leaves_the_cache_as_it_is(root, tmp_path):
+    videos, cache = tmp_path / "videos", tmp_path / "features/small.h5"
+    shutil.copytree(root, videos)
+    (videos / "dive/bad.avi").write_text("no video")
+    made = extract(begin(make_dataset(videos, [*CLIPS, "dive/bad.avi"]), cache), ignore)
+    assert len(made.failures) == 1
+    before = contents(cache.parent)
+    (videos / "dive/bad.avi").unlink()
+    assert extract(begin(make_dataset(videos, list(CLIPS)), cache), ignore).digest == made.digest
+    assert contents(cache.parent) == before
+
+
+def test_clips_added_in_the_middle_of_an_extraction(root, tmp_path):
+    cache = tmp_path / "small.h5"
+    with pytest.raises(KeyboardInterrupt):
+        extract(begin(make_dataset(root, FEWER), cache), stop_after(8, interrupt))
+    first = contents(cache.parent)["small.shards/00000.h5"]
+    made = extract(begin(make_dataset(root, list(CLIPS)), cache), ignore)
+    assert sorted(made.paths) == sorted(CLIPS)
+    assert contents(cache.parent)["small.shards/00000.h5"] == first
+    hold(made, root)
+
+
+def test_who_comes_last_does_not_list_other_videos(root, tmp_path):
+    """Clips are added while another process extracts, and that one ends first."""
+    cache = tmp_path / "small.h5"
+    theirs = begin(make_dataset(root, FEWER), cache)
+    pipeline.begin(theirs)
+    ours = begin(make_dataset(root, list(CLIPS)), cache)
+    pipeline.begin(ours)
+    first = extract(theirs, ignore)
+    with pytest.raises(CacheError, match=r"made with other videos \(0 gone, 2 new"):
+        extract(ours, ignore)
+    assert FeatureCache(cache).digest == first.digest
+    hold(first, root)
+    cache.unlink()
+    hold(extract(begin(make_dataset(root, list(CLIPS)), cache), ignore), root)
+
+
+def test_a_file_that_is_another_one_now_is_told(root, tmp_path):
+    videos, cache = tmp_path / "videos", tmp_path / "small.h5"
+    shutil.copytree(root, videos)
+    dataset = make_dataset(videos, list(CLIPS))
+    assert index.changed(extract(begin(dataset, cache), ignore)) == []
+    shutil.copy(videos / "run/d.avi", videos / "dive/b.avi")
+    assert index.changed(extract(begin(dataset, cache), ignore)) == ["dive/b.avi"]
+    assert read_plan(cache).shards_of({"dive/b.avi"}) == [0]
+    shard_path(cache, 0).unlink()
+    made = extract(begin(dataset, cache), ignore)
+    assert index.changed(made) == []
+    hold(made, videos)
+
+
+def test_a_cache_from_before_sizes_were_kept(root, tmp_path):
+    """One of its shards is made again; to the runs on it it is the same."""
+    cache, dataset = tmp_path / "small.h5", make_dataset(root, list(CLIPS))
+    extract(begin(dataset, cache), ignore)
+    cache.unlink()
+    for shard in range(SHARDS):
+        with h5py.File(shard_path(cache, shard), "a") as file:
+            del file["videos/file_bytes"], file.attrs["digest"]
+    made = extract(begin(dataset, cache), ignore)
+    assert index.changed(made) == []
+    shard_path(cache, 1).unlink()
+    assert extract(begin(dataset, cache), ignore).digest == made.digest
 
 
 @pytest.mark.parametrize("change", ["fewer videos", "other names", "other settings"])

@@ -1,6 +1,7 @@
 """One plan for every process that works on a cache, kept beside its shards."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from attnact.extract.plan import (
     SHARD_FRAMES,
     Plan,
     Settings,
-    check_same,
+    check_settings,
     divide,
     keep_plan,
     plan_path,
@@ -122,21 +123,62 @@ def test_weights_are_told_by_their_digest(tmp_path: Path) -> None:
         keep_plan(cache, replace(PLAN, settings=other))
 
 
-@pytest.mark.parametrize(
-    ("paths", "why"),
-    [
-        (PLAN.paths[:2], r"1 gone, 0 new, such as run/c.avi"),
-        ((*PLAN.paths, "run/d.avi"), r"0 gone, 1 new, such as run/d.avi"),
-        (PLAN.paths[::-1], r"0 gone, 0 new, such as their order"),
-    ],
-)
-def test_other_videos_are_refused(tmp_path: Path, paths: tuple[str, ...], why: str) -> None:
+def test_the_way_out_of_other_settings(tmp_path: Path) -> None:
     cache = tmp_path / "small.h5"
-    check_same(cache, PLAN, SETTINGS, PLAN.paths)
-    with pytest.raises(CacheError, match=why) as caught:
-        check_same(cache, PLAN, SETTINGS, paths)
+    check_settings(cache, PLAN, SETTINGS)
+    with pytest.raises(CacheError) as caught:
+        check_settings(cache, PLAN, replace(SETTINGS, resize="crop"))
     assert "\n" not in str(caught.value)
     assert f"delete {cache} and {plan_path(cache).parent}" in str(caught.value)
+
+
+VIDEOS = st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from([0, 100, 1500, 3000]))
+EMPTY = replace(PLAN, paths=(), frames=(), starts=())
+
+
+@given(st.lists(VIDEOS, max_size=5))
+def test_a_plan_only_grows(asked: list[dict[str, int]]) -> None:
+    """Whatever is asked for, one after the other: what was planned stays as it was."""
+    plan = EMPTY
+    for videos in asked:
+        before, plan = plan, plan.with_videos(list(videos), list(videos.values()))
+        shards = [plan.shard(shard) for shard in range(len(plan.starts))]
+        assert [list(it) for it in shards[: len(before.starts)]] == [
+            list(before.shard(shard)) for shard in range(len(before.starts))
+        ]
+        assert plan.paths[: len(before.paths)] == before.paths
+        assert plan.frames[: len(before.frames)] == before.frames
+        assert [place for shard in shards for place in shard] == list(range(len(plan.paths)))
+        assert all(shards)
+        assert len(set(plan.paths)) == len(plan.paths) == len(plan.frames)
+        assert set(plan.paths) == {*before.paths, *videos}
+
+
+def test_more_videos_go_behind_those_that_there_are(tmp_path: Path) -> None:
+    cache = tmp_path / "small.h5"
+    keep_plan(cache, PLAN)
+    fewer = replace(PLAN, paths=PLAN.paths[1:], frames=PLAN.frames[1:], starts=(0,))
+    assert keep_plan(cache, fewer) == PLAN
+    other = replace(PLAN, paths=("a/0.avi", PLAN.paths[2]), frames=(7, 1000), date="later")
+    grown = replace(
+        PLAN, paths=(*PLAN.paths, "a/0.avi"), frames=(1500, 0, 1000, 7), starts=(0, 2, 3)
+    )
+    assert keep_plan(cache, other) == grown == read_plan(cache)
+    assert list(plan_path(cache).parent.iterdir()) == [plan_path(cache)]
+
+
+def test_processes_that_want_other_videos_at_once_share_a_plan(tmp_path: Path) -> None:
+    cache = tmp_path / "small.h5"
+    wanted = [EMPTY.with_videos([f"{i}.avi", "all.avi"], [9, 9]) for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        kept = list(pool.map(lambda plan: keep_plan(cache, plan), wanted))
+    whole = read_plan(cache)
+    assert whole is not None
+    assert sorted(whole.paths) == sorted({path for plan in wanted for path in plan.paths})
+    for plan, own in zip(kept, wanted, strict=True):
+        assert whole.paths[: len(plan.paths)] == plan.paths
+        assert whole.starts[: len(plan.starts)] == plan.starts
+        assert set(own.paths) <= set(plan.paths)
 
 
 def damage(**changes: object) -> str:

@@ -52,7 +52,7 @@ class MemoryStore:
         self.place = "the device" if kept.type != "cpu" else "host memory"
         counts = cache.frame_counts[videos]
         starts = np.cumsum([0, *counts])
-        self._here = np.full(cache.frames, -1)  # position in the cache -> position here
+        self._here = np.full(cache.positions, -1)  # position in the cache -> position here
         for first, start, count in zip(cache.first_frames[videos], starts, counts, strict=False):
             self._here[first : first + count] = np.arange(start, start + count)
         frames, dtype = int(starts[-1]), torch_type(cache.dtype)

@@ -147,14 +147,15 @@ def test_real_clips(shared, ffmpeg, folder):
 @pytest.mark.parametrize(
     ("name", "info"),
     [
-        ("no_b_frames.avi", VideoInfo(176, 144, 25.0, 40)),
-        ("h264.mp4", VideoInfo(176, 144, 25.0, 40)),
-        ("odd.avi", VideoInfo(175, 97, 25.0, 20)),
-        ("edit_list.mp4", VideoInfo(176, 144, 25.0, 25)),
+        ("no_b_frames.avi", (176, 144, 25.0, 40)),
+        ("h264.mp4", (176, 144, 25.0, 40)),
+        ("odd.avi", (175, 97, 25.0, 20)),
+        ("edit_list.mp4", (176, 144, 25.0, 25)),
     ],
 )
 def test_probe(clips, name, info):
-    assert probe(clips / name) == info
+    size = (clips / name).stat().st_size
+    assert probe(clips / name) == VideoInfo(*info, size)
 
 
 @pytest.mark.parametrize("suffix", ["avi", "mp4"])
