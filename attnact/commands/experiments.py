@@ -11,6 +11,7 @@ import click
 
 from attnact.commands.opening import find_cache, open_engine, open_features, run_folder
 from attnact.commands.options import (
+    Engine,
     FilePath,
     choices,
     config_option,
@@ -119,10 +120,7 @@ def _train(
     folds: str | None,
     features_in: str,
     device: str | None,
-    engine: str,
-    address: str | None,
-    task_cpus: float | None,
-    task_gpus: float | None,
+    engine: Engine,
     tensorboard: bool,
     **options: Any,
 ) -> Trained:
@@ -138,7 +136,7 @@ def _train(
     if (folder / "config.json").exists():
         raise RunError(f"{folder}: is a run; use another --name")
     open_store = once(partial(open_features, found, chosen, features_in, device))
-    with open_engine(engine, address, task_cpus, task_gpus, device) as cluster:
+    with open_engine(engine, device) as cluster:
         if cluster is None:
             train = partial(train_here, found, open_store, best_device(device), tensorboard)
         else:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from attnact.commands.opening import open_engine
-from attnact.commands.options import FilePath, engine_options, given, options_of
+from attnact.commands.options import Engine, FilePath, engine_options, given, options_of
 from attnact.extract.config import ExtractConfig
 from attnact.machine.progress import note, progress, transfers
 from attnact.vocabulary import DATASETS
@@ -94,10 +94,7 @@ def features(
     seed: int,
     dry_run: bool,
     devices: str | None,
-    engine: str,
-    address: str | None,
-    task_cpus: float | None,
-    task_gpus: float | None,
+    engine: Engine,
     **options: Any,
 ) -> None:
     """Make feature cubes of every frame of videos.
@@ -113,7 +110,7 @@ def features(
     """
     from attnact.extract.datasets import load_dataset
 
-    if devices and (options["device"] or engine != "local"):
+    if devices and (options["device"] or engine.name != "local"):
         raise ValueError("--devices is in place of --device, and for one machine")
     config = ExtractConfig(**given(options))
     root = videos or Path("data", dataset)
@@ -121,7 +118,7 @@ def features(
     found = load_dataset(dataset, root, folds, seed)
     for warning in found.warnings:
         click.echo(f"attnact: warning: {warning}", err=True)
-    with open_engine(engine, address, task_cpus, task_gpus, config.device) as cluster:
+    with open_engine(engine, config.device) as cluster:
         if cluster is None:
             text, frames, extract = _here(found, cache, config, devices)
         else:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from attnact.commands.options import Engine
 from attnact.machine.progress import note
 
 
@@ -66,16 +67,10 @@ def open_features(cache: Any, folds: list[str], place: str, device: str | None) 
 
 
 @contextmanager
-def open_engine(
-    engine: str,
-    address: str | None,
-    task_cpus: float | None,
-    task_gpus: float | None,
-    device: str | None,
-) -> Iterator[Any]:
+def open_engine(engine: Engine, device: str | None) -> Iterator[Any]:
     """The cluster that does the work; None for this process."""
-    if engine == "local":
-        if any(it is not None for it in (address, task_cpus, task_gpus)):
+    if engine.name == "local":
+        if any(option is not None for option in engine[1:]):
             raise ValueError("--address, --task-cpus and --task-gpus are for --engine ray")
         yield None
         return
@@ -85,7 +80,8 @@ def open_engine(
         )
     from attnact.machine.cluster import Cluster
 
-    cpus = 1 if task_cpus is None else task_cpus
-    with Cluster(address, cpus, 0 if device == "cpu" else task_gpus) as cluster:
+    cpus = 1 if engine.task_cpus is None else engine.task_cpus
+    gpus = 0 if device == "cpu" else engine.task_gpus
+    with Cluster(engine.address, cpus, gpus) as cluster:
         note(cluster.describe())
         yield cluster

@@ -9,8 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import click
 
@@ -58,8 +68,28 @@ features_in_option = click.option(
 )
 
 
-def engine_options(command: Command) -> Command:
-    """`--engine`, and what Ray is to be told; see `open_engine`."""
+class Engine(NamedTuple):
+    """Who does the work, and what Ray is to be told; `open_engine` opens it."""
+
+    name: str
+    address: str | None
+    task_cpus: float | None
+    task_gpus: float | None
+
+
+def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--engine` and Ray's options; the command takes one `engine`."""
+
+    @wraps(command)
+    def wrapped(
+        engine: str,
+        address: str | None,
+        task_cpus: float | None,
+        task_gpus: float | None,
+        **options: Any,
+    ) -> None:
+        command(engine=Engine(engine, address, task_cpus, task_gpus), **options)
+
     for option in (
         click.option(
             "--task-gpus", type=float, help="Ray's; 0.25 too.  [default: 1 if it has any]"
@@ -77,8 +107,8 @@ def engine_options(command: Command) -> Command:
             help="Who does it: this process, or a Ray cluster.",
         ),
     ):
-        command = option(command)
-    return command
+        wrapped = option(wrapped)
+    return wrapped
 
 
 class InOrder(click.Group):
