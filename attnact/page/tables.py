@@ -1,7 +1,6 @@
 """The tables and pictures that `table1`, `sweep-lambda` and `study` left in a folder."""
 
 import base64
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from markupsafe import Markup
 from attnact.errors import RunError
 from attnact.page.charts import Axis, Line, chart
 from attnact.page.folders import names_of, tree
+from attnact.train.scoring.predictions import read_csv
 
 
 @dataclass(frozen=True)
@@ -54,28 +54,12 @@ def _tables(folder: Path, called: str) -> list[Found]:
         ("table1", "Table 1", ("table1.csv", "differences.csv")),
         ("sweep", "The sweep over the attention penalty λ", ("sweep.csv",)),
     ):
-        tables = [read_table(folder / file) for file in files if (folder / file).is_file()]
+        tables = [read_csv(folder / file) for file in files if (folder / file).is_file()]
         if tables:
             words = _words(_text(folder / f"{name}.md"))
             charts = sweep_charts(folder / "sweep.json", tables[0][0]) if name == "sweep" else []
             found.append(Found(f"{title} ({called})", words, tables, charts))
     return found
-
-
-def read_table(path: Path) -> list[list[str]]:
-    """A CSV file of as many cells in each row as in the first.
-
-    Raises:
-        RunError: it is no such file.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
-    except (OSError, csv.Error, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({error})") from error
-    if not rows or any(len(row) != len(rows[0]) for row in rows):
-        raise RunError(f"{path}: damaged (its rows differ in length)")
-    return rows
 
 
 def sweep_charts(path: Path, header: Sequence[str]) -> list[Markup]:
@@ -116,7 +100,7 @@ def _study(folder: Path, called: str) -> list[Found]:
         picture = file.with_suffix(".png")
         pictures = [_data_uri(picture)] if picture.is_file() else []
         title = f"{title} ({called})"
-        found.append(Found(title, _words(rest), [read_table(file)], pictures=pictures))
+        found.append(Found(title, _words(rest), [read_csv(file)], pictures=pictures))
     return found
 
 

@@ -103,23 +103,38 @@ def write_csv(path: Path, rows: Sequence[Sequence[object]], random_weights: bool
     write_text(path, "".join(lines))
 
 
+def read_csv(path: Path) -> list[list[str]]:
+    """The header and the rows of a CSV file, each of as many cells.
+
+    Raises:
+        RunError: it is no such file.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+    except (OSError, csv.Error, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error})") from error
+    if not rows or any(len(row) != len(rows[0]) for row in rows):
+        raise RunError(f"{path}: cannot be read (its rows differ in length)")
+    return rows
+
+
 def read_scores(path: Path, multi_label: bool) -> Predictions:
     """A `predictions.csv` by its header alone; see `read_predictions` for one beside its cache.
 
     Raises:
         RunError: it is damaged.
     """
+    header, *rows = read_csv(path)
+    classes = header[3:]
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
-        classes = header[3:]
         scores = np.array([row[3:] for row in rows], np.float64).reshape(len(rows), len(classes))
         labels = np.zeros((len(rows), len(classes)), np.int64)
         for i, row in enumerate(rows):
             names = [row[1]] if not multi_label else row[1].split("|") if row[1] else []
             for name in names:
                 labels[i, classes.index(name)] = 1
-    except (OSError, csv.Error, IndexError, ValueError) as error:
+    except (IndexError, ValueError) as error:
         raise RunError(f"{path}: cannot be read ({error})") from error
     if not rows or not classes or not np.isfinite(scores).all():
         raise RunError(f"{path}: holds no scores")
@@ -131,14 +146,13 @@ def _read_table(
     path: Path, cache: FeatureCache, first: int, names: Sequence[str]
 ) -> tuple[Ints, Floats]:
     """The videos, which the first column names, and the columns from `first` on, (V, names)."""
+    header, *rows = read_csv(path)
+    if header[first:] != names:
+        raise RunError(f"{path}: its columns are not those of {cache.path}")
     position = {name: i for i, name in enumerate(cache.paths)}
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
-        if rows[0][first:] != names:
-            raise RunError(f"{path}: its columns are not those of {cache.path}")
-        videos = [position[row[0]] for row in rows[1:]]
-        values = np.array([row[first:] for row in rows[1:]], np.float64)
+        videos = [position[row[0]] for row in rows]
+        values = np.array([row[first:] for row in rows], np.float64)
         return np.array(videos, np.int64), values.reshape(len(videos), len(names))
-    except (OSError, csv.Error, IndexError, KeyError, ValueError) as error:
+    except (IndexError, KeyError, ValueError) as error:
         raise RunError(f"{path}: cannot be read ({error})") from error
