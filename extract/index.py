@@ -5,42 +5,50 @@ from pathlib import Path
 
 import numpy as np
 
-from attnact.cache.feature_index import Listing, lists_shards, move_root, unlike, write_index
+from attnact.cache.feature_index import (
+    Listing,
+    lists_shards,
+    move_root,
+    other_videos,
+    read_shards,
+    unlike,
+    write_index,
+)
 from attnact.cache.features import FeatureCache
 from attnact.cache.provenance import versions
 from attnact.errors import CacheError, SchemaError
 from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset
 from attnact.extract.networks.backbone import RANDOM, Backbone
-from attnact.extract.plan import Plan
+from attnact.extract.plan import Plan, read_plan
 from attnact.machine.progress import note
 
 
-def finished(cache: Path, plan: Plan, listing: Listing) -> FeatureCache | None:
-    """The cache, if its index is of the shards that are there; None if one is to be written.
+def standing(cache: Path, plan: Plan, listing: Listing) -> FeatureCache | None:
+    """The cache, if there is an index of what is asked for; None if one is to be written.
+
+    Its shards may have been made anew since, or be gone.
 
     Raises:
         SchemaError: the index is of a newer attnact.
-        CacheError: a shard is broken, or the index lists other videos, or these otherwise, and what
-            was trained on the cache would lose it.
+        CacheError: it lists other videos, or these otherwise, and what was trained on the cache
+            would lose it.
     """
     index = _read_index(cache, plan)
     if index is None:
         return None
-    if what := unlike(index, listing):  # also where shards are to be made again
+    others = other_videos(index, listing)
+    if others and index.provenance.get("date") != plan.date:
+        return None  # of a plan that is gone with its shards
+    if what := others or unlike(index, listing):
         raise CacheError(
             f"{cache}: made with {what}; delete this one file (not the shards) to have it written "
             "anew over the features that are there, without the runs on it, or choose another --out"
         )
-    made = not plan.missing(cache) and lists_shards(index, len(plan.starts), listing)
-    return index if made else None
+    return index
 
 
 def _read_index(path: Path, plan: Plan) -> FeatureCache | None:
-    """The cache, if it lists what is planned; None if its index is still to be written.
-
-    Its shards may have been made anew since, or be gone.
-    """
     try:
         made = FeatureCache(path)
     except SchemaError:
@@ -53,20 +61,16 @@ def _read_index(path: Path, plan: Plan) -> FeatureCache | None:
     return made if same and listed == made.paths else None
 
 
-def finish(
-    cache: Path,
-    plan: Plan,
-    made: FeatureCache | None,
-    listing: Listing,
-    provenance: dict[str, str],
-) -> FeatureCache:
-    """The cache over all its shards; `made`, if it is finished, stays as it is.
+def finish(cache: Path, plan: Plan, listing: Listing, provenance: dict[str, str]) -> FeatureCache:
+    """The cache over its shards, which are all there; an index of just these stays as it is.
 
     Raises:
-        CacheError: a shard is broken.
+        CacheError: a shard is broken, or as `standing`.
     """
-    if made is None:
-        return write_index(cache, len(plan.starts), listing, provenance)
+    shards = plan.shards_of(listing.paths)
+    made = standing(cache, plan, listing)
+    if made is None or not lists_shards(made, shards, listing):
+        return write_index(cache, shards, listing, provenance)
     if made.root == listing.root:
         return made
     note(f"{cache}: its videos are in {listing.root} now")
@@ -75,8 +79,16 @@ def finish(
 
 def changed(made: FeatureCache) -> list[str]:
     """The videos whose files have another size than when their features were made."""
-    known = [(path, row.file_bytes) for path, row in zip(made.paths, made.rows, strict=True)]
-    return [path for path, size in known if size and (made.root / path).stat().st_size != size]
+    sizes = {path: row.file_bytes for path, row in zip(made.paths, made.rows, strict=True)}
+    now = {path: file.stat().st_size for path in sizes if (file := made.root / path).is_file()}
+    others = [path for path in now if sizes[path] and sizes[path] != now[path]]
+    plan = read_plan(made.path)
+    if not others or plan is None:
+        return []
+    # Of a shard that was made again since, with the same features, the index has the old sizes.
+    rows, _, _ = read_shards(made.path, plan.shards_of(others))
+    sizes |= {plan.paths[row.video]: row.file_bytes for row in rows}
+    return [path for path in others if sizes[path] != now[path]]
 
 
 def provenance_of(plan: Plan, backbone: Backbone, config: ExtractConfig) -> dict[str, str]:
@@ -102,11 +114,11 @@ def listing_of(dataset: Dataset, plan: Plan) -> Listing:
         name=dataset.name,
         root=dataset.root.resolve(),
         classes=dataset.classes,
-        paths=[video.path for video in dataset.videos],
+        paths=dataset.paths,
         labels=labels if dataset.multi_label else labels.argmax(1),
         groups=[video.group for video in dataset.videos],
         folds={name: np.array(sides, np.int8) for name, sides in dataset.folds.items()},
-        places=[places[video.path] for video in dataset.videos],
+        places=[places[path] for path in dataset.paths],
     )
 
 

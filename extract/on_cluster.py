@@ -49,7 +49,7 @@ class RemoteExtraction:
         self._cluster, self._of = cluster, (dataset, cache, config)
         self._plan: Plan
         self._plan, self.description = cluster.do(_begin, *self._of, dry_run)
-        self._missing = self._plan.missing(cache)
+        self._missing = self._plan.missing(cache, dataset.paths)
         self.frames_left = self._plan.frames_in(self._missing)
 
     def extract(self, report: Report) -> FeatureCache:

@@ -21,7 +21,7 @@ from attnact.extract.frames.decoder import Failed
 from attnact.extract.frames.decoding import probe_all
 from attnact.extract.frames.resize import FRAME_SIDE
 from attnact.extract.frames.video import check_decoder
-from attnact.extract.index import finish, finished, listing_of, provenance_of
+from attnact.extract.index import finish, listing_of, provenance_of, standing
 from attnact.extract.making import Report, at_once, make_job, make_shards
 from attnact.extract.networks.backbone import Backbone
 from attnact.extract.networks.runtime import FRAMES_AT_ONCE
@@ -33,16 +33,12 @@ from attnact.vocabulary import Split
 
 @dataclass(frozen=True)
 class Extraction:
-    """An extraction that is ready to run; nothing is written yet.
-
-    made: the cache, if it is finished.
-    """
+    """An extraction that is ready to run; nothing is written yet."""
 
     dataset: Dataset
     backbone: Backbone
     job: Job
     config: ExtractConfig
-    made: FeatureCache | None
 
 
 Make = Callable[[Extraction, Sequence[int], Report], None]  # who makes the shards that are missing
@@ -86,9 +82,9 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig, beside: int = 
     else:
         check_settings(cache, plan, settings)
     plan = _with_videos(plan, dataset, config.time_limit)
-    made = finished(cache, plan, listing_of(dataset, plan))
+    standing(cache, plan, listing_of(dataset, plan))
     job = make_job(plan, cache, dataset.root, config, backbone.device, beside)
-    return Extraction(dataset, backbone, job, config, made)
+    return Extraction(dataset, backbone, job, config)
 
 
 def forward_rate(extraction: Extraction) -> float:
@@ -107,14 +103,15 @@ def forward_rate(extraction: Extraction) -> float:
 def frames_left(extraction: Extraction) -> int:
     """Frames, as the headers promise them, of the shards that are not on disk."""
     job = extraction.job
-    return job.plan.frames_in(job.plan.missing(job.cache))
+    return job.plan.frames_in(job.plan.missing(job.cache, extraction.dataset.paths))
 
 
 def describe(extraction: Extraction, devices: int = 1) -> str:
     """The plan in a few lines: what there is to do, what it takes, and how long on so many."""
     job, backbone = extraction.job, extraction.backbone
-    missing = job.plan.missing(job.cache)
-    frames, shards = job.plan.frames_in(missing), len(job.plan.starts)
+    paths = extraction.dataset.paths
+    missing, shards = job.plan.missing(job.cache, paths), len(job.plan.shards_of(paths))
+    frames = job.plan.frames_in(missing)
     declared = dict(zip(job.plan.paths, job.plan.frames, strict=True))
     videos = extraction.dataset.videos
     lines = [
@@ -145,8 +142,8 @@ def begin(extraction: Extraction) -> Plan:
     Raises:
         CacheError: not enough disk, or a cache begun with other settings.
     """
-    job = extraction.job
-    check_disk(job.cache.parent, job.plan.bytes_in(job.plan.missing(job.cache)))
+    job, paths = extraction.job, extraction.dataset.paths
+    check_disk(job.cache.parent, job.plan.bytes_in(job.plan.missing(job.cache, paths)))
     plan = keep_plan(job.cache, job.plan)
     if extraction.backbone.is_random and not random_weights_path(job.cache).exists():
         extraction.backbone.save(random_weights_path(job.cache))
@@ -161,15 +158,14 @@ def extract(extraction: Extraction, report: Report, make: Make = make_here) -> F
         DecoderError: see `make_shards`.
     """
     job, plan = extraction.job, begin(extraction)
-    missing = plan.missing(job.cache)
+    paths = extraction.dataset.paths
+    missing = plan.missing(job.cache, paths)
     if missing:
         make(replace(extraction, job=replace(job, plan=plan)), missing, report)
-    if plan.missing(job.cache):
+    if plan.missing(job.cache, paths):
         return None
-    listing = listing_of(extraction.dataset, plan)
-    made = extraction.made or finished(job.cache, plan, listing)
     provenance = provenance_of(plan, extraction.backbone, extraction.config)
-    return finish(job.cache, plan, made, listing, provenance)
+    return finish(job.cache, plan, listing_of(extraction.dataset, plan), provenance)
 
 
 def _counts(dataset: Dataset) -> list[str]:
@@ -200,7 +196,7 @@ def _check_free(cache: Path) -> None:
 def _with_videos(plan: Plan, dataset: Dataset, time_limit: float) -> Plan:
     """The plan with the videos of the data set that it lacks, whose headers are read."""
     planned = set(plan.paths)
-    new = [video.path for video in dataset.videos if video.path not in planned]
+    new = [path for path in dataset.paths if path not in planned]
     if not new:
         return plan
     frames: list[int] = []

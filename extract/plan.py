@@ -7,7 +7,7 @@ grows: videos that are new go into shards of their own, behind those that there 
 
 import json
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -89,14 +89,14 @@ class Plan:
         ends = (*self.starts[1:], len(self.paths))
         return range(self.starts[shard], ends[shard])
 
-    def shards_of(self, paths: Collection[str]) -> list[int]:
+    def shards_of(self, paths: Iterable[str]) -> list[int]:
         """The shards that these videos are in."""
-        every = range(len(self.starts))
-        return [i for i in every if any(self.paths[video] in paths for video in self.shard(i))]
+        wanted, every = set(paths), range(len(self.starts))
+        return [i for i in every if any(self.paths[video] in wanted for video in self.shard(i))]
 
-    def missing(self, cache: Path) -> list[int]:
-        """The shards that are not yet on disk."""
-        return [i for i in range(len(self.starts)) if not shard_path(cache, i).exists()]
+    def missing(self, cache: Path, paths: Iterable[str]) -> list[int]:
+        """The shards of these videos that are not yet on disk."""
+        return [i for i in self.shards_of(paths) if not shard_path(cache, i).exists()]
 
     def frames_in(self, shards: Sequence[int]) -> int:
         """Frames promised for these shards."""

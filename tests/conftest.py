@@ -139,6 +139,7 @@ def make_cache() -> Callable[..., FeatureCache]:
             labels=row if multi_label else i % 3,
             groups=[f"group {n}" for n in group],
             folds={fold: side.astype(np.int8) for fold, side in sides.items()},
+            places=range(videos),
         )
         shard_path(path, 0).parent.mkdir(parents=True)
         for shard, part in enumerate(np.array_split(i, 3)):
@@ -150,7 +151,7 @@ def make_cache() -> Callable[..., FeatureCache]:
                 writer.end_video(VideoRow(n, frame_rate=rate(n)))
             writer.close()
         provenance = {**PROVENANCE, "dtype": str(np.dtype(kept))}
-        return write_index(path, 3, Listing(**{**vars(listing), **changes}), provenance)
+        return write_index(path, range(3), Listing(**{**vars(listing), **changes}), provenance)
 
     return make
 

@@ -19,7 +19,7 @@ SHORT = """
 import shutil, sys
 from pathlib import Path
 import numpy as np
-from tests.torture import kill, making, rot, twice
+from tests.torture import growing, kill, making, rot, twice
 
 making.made(Path(sys.argv[1]))
 random = np.random.default_rng(0)
@@ -32,6 +32,7 @@ rows.append(row)
 shutil.rmtree("features")
 rows.append(kill.torture("features", *kill.COMMANDS["features"], 2, random))
 rows.append(kill.decoders_killed(1, random))
+rows += growing.rows(Path(sys.argv[1]), 0, 1)
 for row in rows:
     print(row.text(), *row.lost, *row.wrong, sep="\\n")
 """
@@ -44,7 +45,7 @@ def test_a_short_run_finds_nothing(tmp_path: Path) -> None:
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     lines = result.stdout.splitlines()
     assert result.returncode == 0, result.stderr
-    assert len(lines) == 10, lines  # a row each, and nothing said of it
+    assert len(lines) == 11, lines  # a row each, and nothing said of it
     assert all("| 0 | 0 |" in line for line in lines), lines
 
 

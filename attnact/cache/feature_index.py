@@ -34,7 +34,7 @@ class Listing:
     paths: relative to `root`, with forward slashes.
     labels: (videos,) class indices, or (videos, N) rows of 0 and 1 for a multi-label data set.
     folds: fold name -> (videos,) values of `Split`.
-    places: of each video in the extraction's list; empty if they stand as they do there.
+    places: of each video in the extraction's list.
     """
 
     name: str
@@ -44,23 +44,22 @@ class Listing:
     labels: npt.NDArray[np.int64]
     groups: Sequence[str]
     folds: Mapping[str, npt.NDArray[np.int8]]
-    places: Sequence[int] = ()
+    places: Sequence[int]
 
     def entries(self) -> dict[int, int]:
         """Where each video stands here, by its place in the extraction's list."""
-        places = self.places or range(len(self.paths))
-        return {place: i for i, place in enumerate(places)}
+        return {place: i for i, place in enumerate(self.places)}
 
 
 def write_index(
-    cache: Path, shards: int, listing: Listing, provenance: Mapping[str, str]
+    cache: Path, shards: Sequence[int], listing: Listing, provenance: Mapping[str, str]
 ) -> FeatureCache:
-    """Writes `<name>.h5` over finished shards, and opens it.
+    """Writes `<name>.h5` over these shards, which are finished, and opens it.
 
     Raises:
         CacheError: a shard is missing or broken, or two differ in dtype or layout.
     """
-    rows, shard_frames, kinds = _read_shards(cache, shards)
+    rows, shard_frames, kinds = read_shards(cache, shards)
     if len(kinds) > 1:
         folder = shard_path(cache, 0).parent
         raise CacheError(f"{folder}: shards of other features among them; delete this folder")
@@ -82,20 +81,21 @@ def write_index(
         file.flush()
         content = with_digest(file.id.get_file_image())
     write_bytes(cache, content)
-    for part in shard_path(cache, 0).parent.glob("*.h5.*.part"):  # of processes that were killed
-        part.unlink(missing_ok=True)
+    for shard in shards:  # what processes that were killed have left of them
+        for part in shard_path(cache, 0).parent.glob(f"{shard:05d}.h5.*.part"):
+            part.unlink(missing_ok=True)
     return FeatureCache(cache)
 
 
-def lists_shards(cache: FeatureCache, shards: int, listing: Listing) -> bool:
+def lists_shards(cache: FeatureCache, shards: Sequence[int], listing: Listing) -> bool:
     """Whether a cache's index is of these very shards, which may have been made anew since.
 
-    What is no longer listed may have failed.
+    Failures of videos that are no longer listed are of no account.
 
     Raises:
         CacheError: a shard is missing or broken.
     """
-    rows, _, _ = _read_shards(cache.path, shards)
+    rows, _, _ = read_shards(cache.path, shards)
     whole, first_frames = _whole(rows, listing)
     paths = set(listing.paths)
     return (
@@ -105,20 +105,25 @@ def lists_shards(cache: FeatureCache, shards: int, listing: Listing) -> bool:
     )
 
 
-def unlike(cache: FeatureCache, listing: Listing) -> str:
-    """What a cache was listed with, where that is now another, in words; else nothing.
-
-    Where the videos are is of no account, nor are those that failed and are no longer asked for.
-    """
+def other_videos(cache: FeatureCache, listing: Listing) -> str:
+    """That the cache lists others, in words, or nothing; what failed and is gone is none."""
     asked_for, known = set(listing.paths), {*cache.paths, *(path for path, _ in cache.failures)}
     gone, new = set(cache.paths) - asked_for, asked_for - known
     if gone or new:
         example = min(gone | new)
         return f"other videos ({len(gone)} gone, {len(new)} new, such as {example})"
+    return ""
+
+
+def unlike(cache: FeatureCache, listing: Listing) -> str:
+    """What the same videos were listed with, where that is now another, in words; else nothing.
+
+    Where the videos are is of no account.
+    """
     if len(cache.folds) != len(listing.folds):
         return f"other folds ({len(cache.folds)} then, {len(listing.folds)} now)"
-    entries = listing.entries()
-    order = [entries[row.video] for row in cache.rows]
+    places = {path: i for i, path in enumerate(listing.paths)}
+    order = [places[path] for path in cache.paths]
     asked = (
         ("another data set", cache.name, listing.name),
         ("other classes", cache.classes, list(listing.classes)),
@@ -149,18 +154,20 @@ def _lists(folds: Mapping[str, npt.NDArray[np.int8]]) -> dict[str, list[int]]:
     return {name: sides.tolist() for name, sides in folds.items()}
 
 
-def _read_shards(cache: Path, shards: int) -> tuple[list[VideoRow], list[int], set[Any]]:
-    """Of all shards, in their order: the rows, the frames of each, and the kinds of features."""
+def read_shards(cache: Path, shards: Sequence[int]) -> tuple[list[VideoRow], list[int], set[Any]]:
+    """The rows of these shards, in their order, the kinds of features, and the frames of each shard
+    up to the last; of the others, whose videos nobody asks for, none.
+    """
     rows: list[VideoRow] = []
-    shard_frames: list[int] = []
+    shard_frames = [0] * (max(shards) + 1)
     kinds = set()
-    for shard in range(shards):
+    for shard in shards:
         path = shard_path(cache, shard)
         with open_hdf5(path) as file, damage_told(path):
             if file.attrs.get("digest", "") not in ("", index_digest(file)):  # older shards: none
                 raise ValueError("its tables changed")
             rows += read_rows(file["videos"])
-            shard_frames.append(len(file["features"]))
+            shard_frames[shard] = len(file["features"])
             kinds.add((file["features"].dtype, file["features"].shape[1:]))
     return rows, shard_frames, kinds
 

@@ -179,7 +179,7 @@ class FeatureCache:
     def disk_bytes(self) -> int:
         """What the index and the shards take on disk."""
         shards = [shard_path(self.path, i) for i in range(len(self._shard_starts) - 1)]
-        return sum(file.stat().st_size for file in [self.path, *shards])
+        return sum(file.stat().st_size for file in [self.path, *shards] if file.exists())
 
     def close(self) -> None:
         """Closes the shards; a later `read` opens them again."""
@@ -193,7 +193,7 @@ class FeatureCache:
     @property
     def parallel(self) -> bool:
         """Whether several cores decompress at the same time; a compression may not allow it."""
-        return self._shard(0).features.direct
+        return self._shard(self._shard_of(0)).features.direct
 
     def _as_in_file(self, cubes: Array) -> Array:
         return cubes if self._cube == CUBE else np.moveaxis(cubes, -1, 1)

@@ -92,7 +92,9 @@ def import_released(folder: Path, cache: Path, name: str, order: Order) -> Featu
                 _write_shard(shard_path(cache, shard), members, videos, features, order, advance)
     if not all(shard_path(cache, shard).exists() for shard in missing):
         raise CacheError(f"{cache}: another process imports the rest; run this again after it")
-    return write_index(cache, shards[-1] + 1, _listing(name, videos), _provenance(folder, order))
+    return write_index(
+        cache, range(shards[-1] + 1), _listing(name, videos), _provenance(folder, order)
+    )
 
 
 def _videos(parts: Sequence[Part]) -> list[_Video]:
@@ -197,6 +199,7 @@ def _listing(name: str, videos: Sequence[_Video]) -> Listing:
         labels=rows if rows.shape[1] > 1 else rows[:, 0],
         groups=paths,
         folds={"1": np.array([SIDES[video.part] for video in videos], np.int8)},
+        places=range(len(videos)),
     )
 
 

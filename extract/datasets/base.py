@@ -1,7 +1,7 @@
 """What every data set is to the rest of extraction: clips with labels, groups and folds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from attnact.vocabulary import Split
@@ -36,7 +36,12 @@ class Dataset:
     multi_label: bool
     videos: tuple[Video, ...]
     folds: Mapping[str, Sequence[Split]]
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> list[str]:
+        """Of the videos, in their order."""
+        return [video.path for video in self.videos]
 
 
 @dataclass(frozen=True)

@@ -126,8 +126,10 @@ def write(path: Path, cubes: Cubes, dtype: FeatureType, compression: Compression
     writer.end_video(VideoRow(0, frame_rate=30.0))
     writer.close()
     sides = {"1": np.array([Split.TRAIN], np.int8)}
-    listing = Listing("bench", path.parent, ["a"], ["a.avi"], np.zeros(1, np.int64), ["a"], sides)
-    write_index(path, 1, listing, {}).close()
+    listing = Listing(
+        "bench", path.parent, ["a"], ["a.avi"], np.zeros(1, np.int64), ["a"], sides, [0]
+    )
+    write_index(path, range(1), listing, {}).close()
 
 
 def reading(cache: FeatureCache, what: str, runs: int) -> Row:

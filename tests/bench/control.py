@@ -64,8 +64,9 @@ def make(path: Path) -> None:
         writer.append(cubes(video, label))
         writer.end_video(VideoRow(video, frame_rate=30.0))
     writer.close()
-    listing = Listing("control", path.parent, classes, names, labels, names, {"1": sides})
-    write_index(path, 1, listing, PROVENANCE)
+    places = range(len(names))
+    listing = Listing("control", path.parent, classes, names, labels, names, {"1": sides}, places)
+    write_index(path, range(1), listing, PROVENANCE)
     click.echo(f"{path}: {n} videos, {CLASSES} classes")
 
 

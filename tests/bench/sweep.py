@@ -120,5 +120,6 @@ def make(folder: Path) -> FeatureCache:
     names = [f"{i}.avi" for i in range(VIDEOS)]
     sides = np.where(np.arange(VIDEOS) < 4, Split.TEST, Split.TRAIN).astype(np.int8)
     labels = np.arange(VIDEOS) % 2
-    listing = Listing("made", folder, ["a", "b"], names, labels, names, {"1": sides})
-    return write_index(path, 1, listing, {"weights_are_random": "false"})
+    places = range(len(names))
+    listing = Listing("made", folder, ["a", "b"], names, labels, names, {"1": sides}, places)
+    return write_index(path, range(1), listing, {"weights_are_random": "false"})

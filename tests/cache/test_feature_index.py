@@ -24,6 +24,7 @@ def listing(**changes: object) -> Listing:
         "paths": PATHS,
         "labels": np.array([0, 0, 1, 1]),
         "groups": ["g1", "g2", "g3", "g4"],
+        "places": range(4),
         "folds": {
             "2": np.array([1, 1, 2, 0], np.int8),
             "10": np.array([2, 1, 1, 1], np.int8),
@@ -47,7 +48,7 @@ def cache_path(shard: Path) -> Path:
 
 def test_the_index_lists_what_the_shards_hold(cache_path):
     provenance = {"backbone": "googlenet", "command": "attnact features ü"}
-    cache = write_index(cache_path, 2, listing(), provenance)
+    cache = write_index(cache_path, range(2), listing(), provenance)
     assert names(cache_path.parent) == ["small.h5", "small.shards"]
     assert (cache.name, cache.root, cache.classes) == (
         *("folder", Path("/data/folder")),
@@ -70,13 +71,13 @@ def test_the_index_lists_what_the_shards_hold(cache_path):
 
 def test_several_labels_a_video(cache_path):
     labels = np.array([[1, 0], [1, 1], [0, 1], [1, 1]])
-    cache = write_index(cache_path, 2, listing(labels=labels), {})
+    cache = write_index(cache_path, range(2), listing(labels=labels), {})
     assert cache.multi_label
     assert cache.labels.tolist() == [[1, 0], [0, 1], [1, 1]]
 
 
 def test_plain_h5py_reads_the_features_wherever_the_cache_goes(cache_path, tmp_path):
-    write_index(cache_path, 2, listing(), {})
+    write_index(cache_path, range(2), listing(), {})
     elsewhere = tmp_path / "moved" / "further"
     elsewhere.mkdir(parents=True)
     for path in (cache_path, cache_path.with_suffix(".shards")):
@@ -90,9 +91,9 @@ def test_plain_h5py_reads_the_features_wherever_the_cache_goes(cache_path, tmp_p
 
 def test_the_same_shards_make_the_same_index(cache_path):
     start = int(time.time())
-    write_index(cache_path, 2, listing(), {"backbone": "googlenet"})
+    write_index(cache_path, range(2), listing(), {"backbone": "googlenet"})
     first = cache_path.read_bytes()
-    write_index(cache_path, 2, listing(), {"backbone": "googlenet"})
+    write_index(cache_path, range(2), listing(), {"backbone": "googlenet"})
     assert cache_path.read_bytes() == first
     for second in range(start, int(time.time()) + 1):  # nothing in it tells when it was written
         assert second.to_bytes(4, "little") not in first
@@ -101,7 +102,7 @@ def test_the_same_shards_make_the_same_index(cache_path):
 def test_no_index_over_a_missing_shard(cache_path):
     shard_path(cache_path, 1).unlink()
     with pytest.raises(CacheError, match=r"00001.h5: no such file"):
-        write_index(cache_path, 2, listing(), {})
+        write_index(cache_path, range(2), listing(), {})
     assert names(cache_path.parent) == ["small.shards"]
 
 
@@ -110,7 +111,7 @@ def test_an_index_over_nothing_but_failures(shard):
     for video in range(4):
         writer.drop_video(video, "broken")
     writer.close()
-    cache = write_index(shard.parent.with_name("small.h5"), 1, listing(), {})
+    cache = write_index(shard.parent.with_name("small.h5"), range(1), listing(), {})
     assert (cache.frames, cache.paths, len(cache.failures)) == (0, [], 4)
     assert list(cache.verify()) == []
     with h5py.File(cache.path) as file:
@@ -122,7 +123,7 @@ def test_shards_of_two_dtypes_make_no_cache(cache_path):
     writer = ShardWriter.claim(other, "zstd", np.float32)
     writer.close()
     with pytest.raises(CacheError, match=r"small\.shards: shards of other features among them"):
-        write_index(cache_path, 3, listing(), {})
+        write_index(cache_path, range(3), listing(), {})
     assert not cache_path.exists()
 
 
@@ -130,7 +131,7 @@ def test_no_index_over_a_shard_whose_tables_changed(cache_path):
     with h5py.File(shard_path(cache_path, 1), "a") as file:
         file["videos/frame_rate"][0] += 1
     with pytest.raises(CacheError, match=r"00001\.h5: damaged; delete it and run"):
-        write_index(cache_path, 2, listing(), {})
+        write_index(cache_path, range(2), listing(), {})
     with h5py.File(shard_path(cache_path, 1), "a") as file:
         del file.attrs["digest"]  # as in shards from before there was one
-    assert write_index(cache_path, 2, listing(), {}).frames > 0
+    assert write_index(cache_path, range(2), listing(), {}).frames > 0

@@ -35,6 +35,7 @@ LISTING = Listing(
     labels=np.array([0, 0, 1, 1, 1]),
     groups=list("abcde"),
     folds={"1": np.array([1, 1, 1, 2, 2], np.int8)},
+    places=range(5),
 )
 
 
@@ -57,7 +58,7 @@ def write(path: Path) -> None:
             writer.end_video(VideoRow(video, frame_rate=25.0, decoder="pyav"))
             video, first = video + 1, first + count
         writer.close()
-    write_index(path, len(SHARDS), LISTING, {"weights": "IMAGENET1K_V1"})
+    write_index(path, range(len(SHARDS)), LISTING, {"weights": "IMAGENET1K_V1"})
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,7 @@ def test_a_cache_of_schema_1(tmp_path):
                 file["videos/checksum"][...] = [
                     zlib.crc32(cubes[a:b].tobytes()) for a, b in pairwise(starts)
                 ]
-    cache = write_index(path, len(SHARDS), LISTING, {})
+    cache = write_index(path, range(len(SHARDS)), LISTING, {})
     with h5py.File(path) as file:
         assert (file.attrs["schema"], file["features"].shape) == (1, (FRAMES, *CUBE))
     np.testing.assert_array_equal(cache.read(0, FRAMES), cubes_of(0, FRAMES))
@@ -261,7 +262,7 @@ def test_a_shard_without_features(damaged):
     with pytest.raises(CacheError, match=r"00000\.h5: damaged; delete it"):
         cache.read(0, 1)
     with pytest.raises(CacheError, match=r"00000\.h5: damaged; delete it"):
-        write_index(damaged, len(SHARDS), LISTING, {})
+        write_index(damaged, range(len(SHARDS)), LISTING, {})
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import h5py
 import pytest
 
 from attnact.cache.feature_index import write_index
+from attnact.cache.feature_writer import ShardWriter
 from attnact.cache.features import SCHEMA, FeatureCache
 from attnact.cache.shards import shard_path
 from attnact.errors import CacheError
@@ -130,7 +131,7 @@ def test_a_finished_cache_from_before_there_were_choices_is_left_alone(dataset, 
     cache = tmp_path / "small.h5"
     made = extract(begin(dataset, cache), ignore)
     old = {name: made.provenance[name] for name in made.provenance if name not in LATER}
-    write_index(cache, SHARDS, index.listing_of(dataset, read_plan(cache)), old)
+    write_index(cache, range(SHARDS), index.listing_of(dataset, read_plan(cache)), old)
     before = cache.read_bytes()
     extract(begin(dataset, cache), ignore)
     assert cache.read_bytes() == before
@@ -167,7 +168,7 @@ def test_a_shard_that_is_made_again_where_the_videos_are_now(dataset, tmp_path):
 def remade(dataset: Dataset, cache: Path, **config: object) -> FeatureCache:
     """By a process that makes what is missing, and another that ends the cache."""
     extraction = begin(dataset, cache, **config)
-    pipeline.make_here(extraction, extraction.job.plan.missing(cache), ignore)
+    pipeline.make_here(extraction, extraction.job.plan.missing(cache, dataset.paths), ignore)
     return extract(begin(dataset, cache, **config), ignore)
 
 
@@ -297,6 +298,57 @@ def test_clips_added_in_the_middle_of_an_extraction(root, tmp_path):
     hold(made, root)
 
 
+def test_what_nobody_asks_for_any_more_is_not_made(root, tmp_path):
+    cache, few = tmp_path / "small.h5", ["dive/a.avi", "run/c.mp4"]
+    with pytest.raises(KeyboardInterrupt):
+        extract(begin(make_dataset(root, list(CLIPS)), cache), stop_after(1, interrupt))
+    extraction = begin(make_dataset(root, few), cache)
+    assert "to make: 1 of 1 shards, about 46 frames" in describe(extraction)
+    made = extract(extraction, ignore)
+    assert (made.paths, made.positions) == (few, 46)
+    assert [shard_path(cache, shard).exists() for shard in range(SHARDS)] == [True, False, False]
+    hold(made, root)
+    assert made.disk_bytes() > 0
+    cache.unlink()  # and now all
+    assert extract(begin(make_dataset(root, list(CLIPS)), cache), ignore).paths == list(CLIPS)
+
+
+def test_another_folder_into_the_cache_of_an_interrupted_one(root, tmp_path):
+    """Nothing of the first is decoded from where the second lies."""
+    cache, other = tmp_path / "small.h5", tmp_path / "other"
+    (other / "run").mkdir(parents=True)
+    shutil.copy(root / "run/c.mp4", other / "run/y.mp4")
+    shutil.copy(root / "run/d.avi", other / "run/z.avi")
+    first = make_dataset(root, list(CLIPS))
+    with pytest.raises(KeyboardInterrupt):
+        extract(begin(first, cache), stop_after(1, interrupt))
+    made = extract(begin(make_dataset(other, ["run/y.mp4", "run/z.avi"]), cache), ignore)
+    assert made.first_frames.tolist() == [0, 1]  # none of a shard before
+    assert made.parallel
+    hold(made, other)
+    cache.unlink()
+    made = extract(begin(first, cache), ignore)
+    assert (made.paths, made.failures) == (list(CLIPS), [])
+    hold(made, root)
+
+
+def test_who_ends_leaves_the_shards_of_others_alone(root, tmp_path):
+    """Clips were added, and another process writes their shard when this one writes its index."""
+    cache = tmp_path / "small.h5"
+    theirs = begin(make_dataset(root, FEWER), cache)
+    pipeline.begin(theirs)
+    more = begin(make_dataset(root, list(CLIPS)), cache)
+    plan = pipeline.begin(more)
+    (new,) = set(plan.shards_of(CLIPS)) - set(plan.shards_of(FEWER))
+    writer = ShardWriter.claim(shard_path(cache, new), "zstd")
+    part = shard_path(cache, 0).with_name("00000.h5.elsewhere.1.part")
+    part.touch()  # of a process that was killed
+    extract(theirs, ignore)
+    assert not part.exists()
+    writer.close()
+    assert shard_path(cache, new).exists()
+
+
 def test_who_comes_last_does_not_list_other_videos(root, tmp_path):
     """Clips are added while another process extracts, and that one ends first."""
     cache = tmp_path / "small.h5"
@@ -327,6 +379,23 @@ def test_a_file_that_is_another_one_now_is_told(root, tmp_path):
     hold(made, videos)
 
 
+def test_a_file_with_the_same_frames_is_told_until_its_shard_is_made_again(root, tmp_path):
+    """As by a tool that writes a comment into it: the cache stays the same to the runs on it."""
+    videos, cache = tmp_path / "videos", tmp_path / "small.h5"
+    shutil.copytree(root, videos)
+    dataset = make_dataset(videos, list(CLIPS))
+    first = extract(begin(dataset, cache), ignore)
+    with (videos / "dive/a.avi").open("ab") as file:
+        file.write(bytes(64))
+    assert index.changed(first) == ["dive/a.avi"]
+    shard_path(cache, 0).unlink()
+    made = extract(begin(dataset, cache), ignore)
+    assert index.changed(made) == []
+    assert made.digest == first.digest
+    (videos / "run/c.mp4").unlink()  # while others were extracted
+    assert index.changed(made) == []
+
+
 def test_a_cache_from_before_sizes_were_kept(root, tmp_path):
     """One of its shards is made again; to the runs on it it is the same."""
     cache, dataset = tmp_path / "small.h5", make_dataset(root, list(CLIPS))
@@ -341,12 +410,20 @@ def test_a_cache_from_before_sizes_were_kept(root, tmp_path):
     assert extract(begin(dataset, cache), ignore).digest == made.digest
 
 
-@pytest.mark.parametrize("change", ["fewer videos", "other names", "other settings"])
-def test_an_index_of_shards_that_are_gone_is_of_no_account(dataset, root, tmp_path, change):
+@pytest.mark.parametrize("change", ["fewer videos", "more", "other names", "other settings"])
+def test_an_index_of_shards_that_are_gone_is_of_no_account(
+    dataset, root, tmp_path, monkeypatch, change
+):
     cache, paths, config = tmp_path / "small.h5", list(CLIPS), {}
     extract(begin(dataset, cache), ignore)
     shutil.rmtree(cache.with_suffix(".shards"))
-    if change == "fewer videos":
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1609459200")  # it is another day
+    if change == "more":
+        (tmp_path / "dive").symlink_to(root / "dive")
+        (tmp_path / "run").symlink_to(root / "run")
+        (tmp_path / "zoom").symlink_to(root / "dive")
+        dataset = make_dataset(tmp_path, [*paths, "zoom/a.avi"])
+    elif change == "fewer videos":
         dataset = make_dataset(root, paths[:-1])
     elif change == "other names":
         (tmp_path / "dive").symlink_to(root / "dive")

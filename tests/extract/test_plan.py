@@ -65,11 +65,11 @@ def test_no_videos_make_one_empty_shard() -> None:
 
 def test_missing_shards_and_what_they_take(tmp_path: Path) -> None:
     cache = tmp_path / "small.h5"
-    assert PLAN.missing(cache) == [0, 1]
+    assert PLAN.missing(cache, PLAN.paths) == [0, 1]
     assert (PLAN.frames_in([0, 1]), PLAN.frames_in([1])) == (2500, 1000)
     keep_plan(cache, PLAN)
     shard_path(cache, 0).touch()
-    assert PLAN.missing(cache) == [1]
+    assert PLAN.missing(cache, PLAN.paths) == [1]
     # Uncompressed, a cube is 98 KiB.
     bare = replace(PLAN, settings=replace(SETTINGS, compression="none"))
     assert bare.bytes_in([1]) == 1000 * 7 * 7 * 1024 * 2

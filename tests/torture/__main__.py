@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 
-KINDS = ("kill", "memory", "disk", "rot", "input", "twice", "long")
+KINDS = ("kill", "growing", "memory", "disk", "rot", "input", "twice", "long")
 
 
 @click.command()
