@@ -208,7 +208,7 @@ def _title(recogniser: Recogniser, video: Video, attention: Attention) -> str:
         label = f"{', '.join(video.cache.true_classes(video.position))}, "
     ((guess, score),) = attention.prediction.top()
     title = f"{video.name}: {label}taken for {guess} ({100 * score:.0f} %)"
-    if recogniser.features["weights_are_random"] == "true":
+    if recogniser.random_weights:
         title += f" ({RANDOM_WEIGHTS})"
     return title
 

@@ -5,7 +5,6 @@ untrained network passes on is colour, and the backgrounds are the same for ever
 nothing but the ball tells the class.
 """
 
-import csv
 import os
 from collections.abc import Callable
 from functools import partial
@@ -18,9 +17,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from attnact.errors import RunError, WeightsError
-from attnact.machine.files import publish
 from attnact.machine.progress import is_quiet
 from attnact.train.runs import open_run
+from attnact.train.scoring.predictions import write_csv
 
 COLOURS = {
     "red": (255, 0, 0),
@@ -123,10 +122,7 @@ def draw_videos(folder: Path, listing: Path, scenes: int = SCENES) -> None:
             path = folder / f"scene{scene:02d} {name}.avi"
             write_video(path, draw_clip(scene, number, colour))
             rows.append([str(path), name, f"scene {scene}", side])
-    part = listing.with_suffix(".part")
-    with part.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(rows)
-    publish(part, listing)
+    write_csv(listing, rows, random_weights=False)
 
 
 def draw_clip(scene: int, number: int, colour: tuple[int, ...]) -> Frame:

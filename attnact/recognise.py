@@ -42,9 +42,10 @@ class Recogniser:
     run         the run
     classes     their names, in the order of the scores
     features    the provenance of the features that its model takes
+    attends     whether its model has attention
 
     Args:
-        run_folder: of the run.
+        run_folder: the folder of the run.
         weights: the backbone's weights; None for where they were when the features were made.
         device: as torch names it; the GPU if there is one.
 
@@ -62,6 +63,11 @@ class Recogniser:
         self.classes = self._checkpoint.classes
         self.features = self._checkpoint.features
         self.attends = self._checkpoint.model.config.kind == "attention"
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether the backbone was not trained; whatever comes of it has to say so."""
+        return self.features["weights_are_random"] == "true"
 
     @cached_property
     def backbone(self) -> Backbone:

@@ -25,14 +25,14 @@ TrainPrecision = Literal["float32", "bfloat16"]
 Vote = Literal["mean", "majority"]
 Place = Literal["auto", "device", "host", "disk"]
 
-Engine = Literal["local", "ray"]
+EngineName = Literal["local", "ray"]
 
 Order = Literal["fortran", "c"]
 Valid = Literal["test", "unused"]
 
 DATASETS: tuple[DatasetName, ...] = get_args(DatasetName)
 PLACES: tuple[Place, ...] = get_args(Place)
-ENGINES: tuple[Engine, ...] = get_args(Engine)
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 ORDERS: tuple[Order, ...] = get_args(Order)
 VALIDS: tuple[Valid, ...] = get_args(Valid)
 

@@ -19,7 +19,6 @@ from attnact.cache.tables import VideoRow
 from attnact.commands import caches, experiments, extraction, predicting, reporting, training
 from attnact.errors import VideoError
 from attnact.extract.datasets import DATASETS
-from attnact.extract.datasets.base import Video
 from attnact.train import runs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,6 +94,7 @@ def test_bad_choices_for_a_run_are_usage_errors(make_cache, tmp_path, monkeypatc
         ["train", "--lambda", "-1"],
         ["sweep-lambda", "--lambdas", "0,-1"],
         ["sweep-lambda", "--lambdas", "0,ten"],
+        ["sweep-lambda", "--lambdas", "1,1.0000001"],
         ["sweep-lambda", "--folds", "1,9"],
         ["train", "--name", "../x"],
         ["train", "--name", "/tmp/x"],
@@ -296,8 +296,10 @@ def test_frame_rates_that_cannot_be_are_told(monkeypatch):
     """By `features` of what it made; the rest of the work is left out here."""
     made = SimpleNamespace(
         paths=["a.avi", "b.avi", "c.avi"],
+        root=Path(),
         rows=[VideoRow(n) for n in range(3)],
         frame_rates=[0.0, 25.0, 0.0],
+        path=Path("x.h5"),
         frames=3,
         random_weights=False,
         failures=[],
@@ -305,11 +307,11 @@ def test_frame_rates_that_cannot_be_are_told(monkeypatch):
     work = {"prepare": None, "describe": "", "frames_left": 0, "extract": made}
     for name, result in work.items():
         monkeypatch.setattr(f"attnact.extract.pipeline.{name}", lambda *of, it=result, **how: it)
-    dataset = SimpleNamespace(warnings=(), videos=[Video(path, (0,), path) for path in made.paths])
+    dataset = SimpleNamespace(warnings=(), paths=made.paths)
     monkeypatch.setattr("attnact.extract.datasets.load_dataset", lambda *of: dataset)
     result = CliRunner().invoke(cli.main, ["-q", "features", "folder"])
     assert result.exit_code == 0
-    told = "attnact: warning: a.avi and 1 more: no frame rate that can be, taken to be 30\n"
+    told = "attnact: warning: a.avi, c.avi: no frame rate that can be, taken to be 30\n"
     assert result.stderr == told
 
 

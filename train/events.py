@@ -17,6 +17,7 @@ from attnact.train.feed.clips import scored_clips
 from attnact.train.feed.places import FeatureStore
 from attnact.train.feed.store import batches
 from attnact.train.runs import Run
+from attnact.train.selection import fold_videos
 from attnact.vocabulary import Split
 
 SHOWN, SCALE = 8, 16  # maps of a strip; pixels to a location
@@ -36,7 +37,7 @@ class Events:
             raise RunError("TensorBoard is missing; pip install 'attnact[tensorboard]'") from error
         self._new, self._run, self._store = SummaryWriter, run, store
         self._writers: dict[str, Any] = {}
-        video = np.flatnonzero(cache.folds[run.config.fold] == Split.TEST)[:1]
+        video = fold_videos(cache, run.config.fold, Split.TEST)[:1]
         clips = scored_clips(cache, video, run.config)
         self._clip = clips[np.array([len(clips) // 2])]
 

@@ -13,7 +13,7 @@ import click
 from attnact.commands.opening import open_engine
 from attnact.commands.options import Engine, FilePath, engine_options, given, options_of
 from attnact.extract.config import ExtractConfig
-from attnact.machine.progress import note, progress, transfers
+from attnact.machine.progress import note, progress, transfers, warn
 from attnact.vocabulary import DATASETS
 
 SOME_FAILED = 3  # exit code
@@ -117,7 +117,7 @@ def features(
     cache = out or _usual_cache(dataset, root.resolve())
     found = load_dataset(dataset, root, folds, seed)
     for warning in found.warnings:
-        click.echo(f"attnact: warning: {warning}", err=True)
+        warn(warning)
     with open_engine(engine, config.device) as cluster:
         if cluster is None:
             text, frames, extract = _here(found, cache, config, devices)
@@ -133,7 +133,7 @@ def features(
     if made is None:
         click.echo("the rest is being made by other processes; the last one finishes the cache")
         return
-    asked_for = {video.path for video in found.videos}
+    asked_for = set(found.paths)
     failures = [failed for failed in made.failures if failed[0] in asked_for]
     _tell(cache, made, failures, len(asked_for))
     if failures:
@@ -148,29 +148,27 @@ def _usual_cache(dataset: str, place: Path) -> Path:
 
 def _tell(cache: Path, made: Any, failures: list[tuple[str, str]], count: int) -> None:
     """What the cache has become of so many videos, and what is not as it should be."""
+    from attnact.extract.datasets.disk import some
     from attnact.extract.index import changed
 
     click.echo(f"{cache}: {len(made.paths)} videos, {made.frames:,} frames")
     if made.random_weights:
-        click.echo(f"attnact: warning: {cache} holds features of random weights", err=True)
+        warn(f"{cache} holds features of random weights")
     rates = zip(made.paths, made.frame_rates, strict=True)
     if unknown := [path for path, rate in rates if not rate]:
-        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        warning = f"{unknown[0]}{more}: no frame rate that can be, taken to be 30"
-        click.echo(f"attnact: warning: {warning}", err=True)
+        warn(f"{some(unknown)}: no frame rate that can be, taken to be 30")
     if others := changed(made):
-        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        warning = f"{others[0]}{more}: another file than when its features were made"
-        click.echo(f"attnact: warning: {warning}; {_made_anew(cache, set(others))}", err=True)
+        what = f"{some(others)}: another file than when its features were made"
+        warn(f"{what}; {_made_anew(cache, others)}")
     for path, reason in failures:
         click.echo(f"attnact: failed: {path}: {reason}", err=True)
     if failures:
         click.echo(f"{len(failures)} of {count} videos failed", err=True)
-        anew = _made_anew(cache, {path for path, _ in failures})
+        anew = _made_anew(cache, [path for path, _ in failures])
         note(f"the cache is whole without them, so leave them there; when they are mended, {anew}")
 
 
-def _made_anew(cache: Path, videos: set[str]) -> str:
+def _made_anew(cache: Path, videos: list[str]) -> str:
     """What to do to have features of these made again."""
     from attnact.cache.shards import shard_path
     from attnact.extract.plan import read_plan

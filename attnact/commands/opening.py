@@ -6,10 +6,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import click
-
 from attnact.commands.options import Engine
-from attnact.machine.progress import note
+from attnact.machine.progress import note, warn
 
 
 def find_cache(path: Path | None) -> Any:
@@ -61,8 +59,7 @@ def open_features(cache: Any, folds: list[str], place: str, device: str | None) 
     note(f"{cache.path}: {describe(cache, videos, store)}; the model on {where}{by}")
     for fold in folds:
         if ranks.rank() == 0 and (classes := ", ".join(untaught(cache, fold))):
-            warning = f"no training video of fold {fold} shows {classes}, which its test videos do"
-            click.echo(f"attnact: warning: {warning}", err=True)
+            warn(f"no training video of fold {fold} shows {classes}, which its test videos do")
     return store
 
 

@@ -24,7 +24,7 @@ from typing import (
 
 import click
 
-from attnact.vocabulary import ENGINES, PLACES
+from attnact.vocabulary import ENGINES, PLACES, EngineName
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -71,7 +71,7 @@ features_in_option = click.option(
 class Engine(NamedTuple):
     """Who does the work, and what Ray is to be told; `open_engine` opens it."""
 
-    name: str
+    name: EngineName
     address: str | None
     task_cpus: float | None
     task_gpus: float | None
@@ -82,7 +82,7 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def wrapped(
-        engine: str,
+        engine: EngineName,
         address: str | None,
         task_cpus: float | None,
         task_gpus: float | None,

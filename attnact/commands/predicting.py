@@ -16,6 +16,7 @@ from attnact.cache.provenance import marked
 from attnact.commands.extraction import SOME_FAILED
 from attnact.commands.options import FilePath, device_option
 from attnact.errors import VideoError
+from attnact.machine.progress import warn
 
 weights_option = click.option(
     "--weights", type=FilePath, help="Where the backbone's weights are now, if not where they were."
@@ -62,16 +63,16 @@ def predict(
     write = _write_table(top, max(len(str(file)) for file in files))
     if as_csv or as_json or timeline:
         write = _write_csv if as_csv else _write_json if as_json else _write_timeline
-    _warn_of_random_weights(recogniser)
+    if recogniser.random_weights:
+        click.echo("the features are of random weights, so the scores say little", err=True)
     if seen := recogniser.trained_on(files):
         of = f"{len(seen)} of these {len(files)} videos, {seen[0]}" if len(files) > 1 else seen[0]
         more = f" and {len(seen) - 1} more" if len(seen) > 1 else ""
-        warning = f"the run was trained on {of}{more}; of new ones it may know less"
-        click.echo(f"attnact: warning: {warning}", err=True)
+        warn(f"the run was trained on {of}{more}; of new ones it may know less")
     if as_csv or timeline:
         columns = ["video", "prediction"] if as_csv else ["video", "start", "end"]
         header = [*columns, *recogniser.classes]
-        _row(sys.stdout, marked(header, _of_random_weights(recogniser)))
+        _row(sys.stdout, marked(header, recogniser.random_weights))
     with closing(recogniser.scored_clips(files)) as scored:
         pairs = zip(files, scored, strict=True)
         _one_by_one(pairs, lambda file, clips: write(recogniser, file, clips))
@@ -106,8 +107,7 @@ def visualize(
     recogniser = Recogniser(run, weights, device)
     found = find_videos(recogniser, videos)
     if encoder := missing_encoder():
-        warning = f"this PyAV lacks {encoder}, so no MP4 is written"
-        click.echo(f"attnact: warning: {warning}", err=True)
+        warn(f"this PyAV lacks {encoder}, so no MP4 is written")
 
     def draw(file: Path, video: Any) -> None:
         for picture in draw_attention(recogniser, video, out or run / "attention", gif):
@@ -149,7 +149,7 @@ def _write_json(recogniser: Any, file: Path, clips: Iterator[Any]) -> None:
     found = recogniser.sum_up(clips)
     scores = dict(zip(found.classes, found.scores.tolist(), strict=True))
     line = {"video": str(file), "prediction": found.top()[0][0], "scores": scores}
-    line["random_weights"] = _of_random_weights(recogniser)
+    line["random_weights"] = recogniser.random_weights
     click.echo(json.dumps(line, ensure_ascii=False))
 
 
@@ -165,15 +165,6 @@ def _write_timeline(recogniser: Any, file: Path, clips: Iterator[Any]) -> None:
 
 def _row(file: IO[str], values: Iterable[object]) -> None:
     csv.writer(file, lineterminator="\n").writerow(values)
-
-
-def _of_random_weights(recogniser: Any) -> bool:
-    return bool(recogniser.features["weights_are_random"] == "true")
-
-
-def _warn_of_random_weights(recogniser: Any) -> None:
-    if _of_random_weights(recogniser):
-        click.echo("the features are of random weights, so the scores say little", err=True)
 
 
 COMMANDS: tuple[click.Command, ...] = (predict, visualize)

@@ -14,6 +14,7 @@ from attnact.commands.options import (
     given,
     options_of,
 )
+from attnact.machine.progress import warn
 from attnact.train.config import TrainConfig
 
 
@@ -77,7 +78,7 @@ def _choose(cache: Any, name: str | None, wanted: dict[str, Any]) -> tuple[Path,
     config = resolve(wanted, cache)
     if ignored := unread(wanted, config):
         what = "location attention" if config.model == "attention" else f"model {config.model}"
-        click.echo(f"attnact: warning: {what} does not use {', '.join(ignored)}", err=True)
+        warn(f"{what} does not use {', '.join(ignored)}")
     folder = Path("runs", cache.path.stem)
     path = runs.free_name(folder, config) if name is None else run_folder(cache, name)
     if (path / "config.json").exists():

@@ -47,6 +47,11 @@ def note(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def warn(line: str) -> None:
+    """A line on stderr that is told whatever `be_quiet` said."""
+    print(f"attnact: warning: {line}", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress(what: str, total: float, unit: str) -> Iterator[Advance]:
     """Shows how far `what` has come; gives a function to call with each advance."""

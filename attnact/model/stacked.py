@@ -25,14 +25,14 @@ class StackedLSTMs(nn.Module):
 
     def __init__(self, models: Sequence[AttentionLSTM]) -> None:
         super().__init__()
-        self.models = deepcopy(models[0])
+        self.model = deepcopy(models[0])
         everyone = [dict(model.named_parameters()) for model in models]
-        for name, parameter in self.models.named_parameters():
+        for name, parameter in self.model.named_parameters():
             parameter.data = torch.stack([one[name].detach() for one in everyone])
 
     def forward(self, X: Tensor | Windows, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (M, B, T, N) and attention maps (M, B, T, L); see `Model.forward`."""
-        model, clips = self.models, windows_of(X)
+        model, clips = self.model, windows_of(X)
         means = means_of(clips, model.head)
         each = self._each(lambda one, m: one.before(clips, means, mask))
         before = zip(*each, strict=True)
@@ -45,21 +45,21 @@ class StackedLSTMs(nn.Module):
 
     def weights(self, m: int) -> dict[str, Tensor]:
         """The state of the m-th model."""
-        return {name: tensor[m] for name, tensor in self.models.state_dict().items()}
+        return {name: tensor[m] for name, tensor in self.model.state_dict().items()}
 
     def _each(self, work: Callable[[AttentionLSTM, int], Made]) -> list[Made]:
         """What `work` makes of each model and its number: the few products outside the steps.
 
         One after the other, since `torch.vmap` would not see autocast; each drops the same.
         """
-        names, stacked = zip(*self.models.named_parameters(), strict=True)
+        names, stacked = zip(*self.model.named_parameters(), strict=True)
         each = list(zip(*(tensor.unbind() for tensor in stacked), strict=True))
         drawn: list[Tensor] = []
         made = []
         for m, tensors in enumerate(each):
             weights = {f"model.{name}": it for name, it in zip(names, tensors, strict=True)}
             with same_draws(drawn):
-                made.append(functional_call(_Work(self.models, work), weights, (m,)))
+                made.append(functional_call(_Work(self.model, work), weights, (m,)))
         return made
 
 

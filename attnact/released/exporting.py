@@ -14,7 +14,7 @@ import numpy.typing as npt
 from attnact.cache.features import FeatureCache
 from attnact.cache.sink import Sink
 from attnact.errors import CacheError
-from attnact.machine.files import check_disk, full_disk_told, publish, write_text
+from attnact.machine.files import check_disk, full_disk_told, part_beside, publish, write_text
 from attnact.machine.interrupts import undisturbed
 from attnact.machine.progress import Advance, progress
 from attnact.released.files import ROW_BYTES, WIDTH, part_files, to_rows
@@ -78,7 +78,7 @@ def _choose(cache: FeatureCache, fold: str, valid: Valid | None) -> dict[str, Vi
 def _write_features(
     path: Path, cache: FeatureCache, videos: Videos, order: Order, advance: Advance
 ) -> None:
-    part = path.with_name(f"{path.name}.part")
+    part = part_beside(path)
     try:
         with full_disk_told(path), closing(Sink(part)) as sink:
             _fill(sink, cache, videos, order, advance)

@@ -29,7 +29,7 @@ from attnact.extract.networks.weights import (
     fit,
     read_weights,
 )
-from attnact.machine.files import part_beside, publish
+from attnact.machine.files import write_bytes
 from attnact.vocabulary import Precision, Runtime
 
 SEED = 0  # of random weights
@@ -131,9 +131,7 @@ class Backbone:
         Random weights stay marked as random in it.
         """
         note = {RANDOM_NOTE: self.weights} if self.is_random else None
-        part = part_beside(path)
-        safetensors.torch.save_file(self._state, part, metadata=note)
-        publish(part, path)
+        write_bytes(path, safetensors.torch.save(self._state, metadata=note))
 
 
 def load_backbone(

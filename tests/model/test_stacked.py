@@ -47,7 +47,7 @@ def test_a_stack_is_its_models_side_by_side(config: ModelConfig) -> None:
     torch.manual_seed(1)
     found = stacked(X, mask)
     goal(*found).backward()
-    slopes = dict(stacked.models.named_parameters())
+    slopes = dict(stacked.model.named_parameters())
     for m, model in enumerate(models):
         torch.manual_seed(1)
         expected = model(X, mask)

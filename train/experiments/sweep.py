@@ -20,9 +20,12 @@ def sweep_rows(config: TrainConfig, penalties: Sequence[float]) -> dict[str, Tra
     """A row for each λ.
 
     Raises:
-        ValueError: a λ below 0, or a model without attention.
+        ValueError: a λ below 0, a model without attention, or two λ whose runs would have one name.
     """
-    return {f"lambda{p:g}": replace(config, attention_penalty=p) for p in penalties}
+    rows = {f"lambda{p:g}": replace(config, attention_penalty=p) for p in penalties}
+    if len(rows) < len(penalties):
+        raise ValueError("two λ are the same in six digits, by which their runs are named")
+    return rows
 
 
 def write_sweep(

@@ -165,7 +165,7 @@ def departures(cache: FeatureCache, config: TrainConfig, folds: Sequence[str]) -
         found.append("what made the features is not known")
     elif made["backbone"] != "bvlc_googlenet":
         found.append(f"the backbone is {made['backbone']}, the paper's is Caffe's")
-    if made["weights_are_random"] == "true":
+    if cache.random_weights:
         found.append("the weights of the backbone are random")
     if cache.failures:
         lost = len(cache.failures)

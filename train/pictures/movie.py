@@ -1,5 +1,6 @@
 """Frames lit by the attention, with the scores below them, to an MP4 or a GIF."""
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from attnact.machine.files import publish
+from attnact.machine.files import publish, write_bytes
 from attnact.train.pictures.fonts import font_of
 from attnact.train.pictures.plots import Frames, legend, light, shine
 
@@ -112,10 +113,10 @@ def writing_mp4(path: Path, frame_rate: float) -> Iterator[Writer]:
 def write_gif(path: Path, pictures: Sequence[Image.Image], seconds: float) -> None:
     """A GIF that goes round for ever, each picture shown for so many seconds."""
     first, *others = [picture.quantize(128, Image.Quantize.FASTOCTREE) for picture in pictures]
-    part = path.with_suffix(".part.gif")
     duration = max(20, round(1000 * seconds))  # below that viewers slow down to a tenth
-    first.save(part, save_all=True, append_images=others, duration=duration, loop=0)
-    publish(part, path)
+    file = io.BytesIO()
+    first.save(file, "GIF", save_all=True, append_images=others, duration=duration, loop=0)
+    write_bytes(path, file.getvalue())
 
 
 def _draw_score(sheet: Image.Image, top: int, name: str, score: float) -> None:

@@ -99,8 +99,7 @@ def light(
 ) -> npt.NDArray[np.uint8]:
     """The frame lit where a map (L,) is; `white` is the value that is lit most."""
     glow = upsample(attention_map / white, *frame.shape[:2])[..., None]
-    lit: npt.NDArray[np.uint8] = shine(frame, glow)
-    return lit
+    return shine(frame, glow)
 
 
 def shine(pixels: npt.NDArray[Any], glow: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -184,7 +184,7 @@ def _resamples(groups: Groups, rng: np.random.Generator, samples: int) -> Iterat
 
 
 def _mean_precision(times: Floats, scores: Floats, labels: npt.NDArray[np.int64]) -> Floats:
-    """`evaluate.metric` of scores and labels (V, N) in each resample, (k,).
+    """`scores.metric` of scores and labels (V, N) in each resample, (k,).
 
     All resamples at once: a call of scikit-learn for each would take forty times as long.
     """

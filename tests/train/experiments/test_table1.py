@@ -110,7 +110,10 @@ def data(name: str, **provenance: str) -> Any:
     """A cache of this data set by the paper's backbone, as far as it is asked here."""
     made = {"backbone": "bvlc_googlenet", "weights_are_random": "false", **provenance}
     folds = dict.fromkeys(["1", "2"])
-    return SimpleNamespace(name=name, path=name, folds=folds, failures=[], provenance=made)
+    random = made["weights_are_random"] == "true"
+    return SimpleNamespace(
+        name=name, path=name, folds=folds, failures=[], provenance=made, random_weights=random
+    )
 
 
 def test_what_is_not_as_in_the_paper(cache: FeatureCache) -> None:
