@@ -21,7 +21,6 @@ from attnact.commands.options import (
     options_of,
 )
 from attnact.errors import RunError
-from attnact.machine.progress import note
 from attnact.train.config import TrainConfig
 
 
@@ -143,7 +142,7 @@ def _train(
             from attnact.train.experiments.on_cluster import train_on
 
             train = partial(train_on, cluster, found.path, features_in, tensorboard)
-        grid = train_grid(folder, found, train, wanted, all_seeds, chosen, note)
+        grid = train_grid(folder, found, train, wanted, all_seeds, chosen)
     return Trained(folder, found, open_store, grid, config, chosen)
 
 

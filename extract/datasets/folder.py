@@ -8,7 +8,7 @@ from pathlib import Path
 from attnact.errors import DatasetError
 from attnact.extract.datasets.base import Dataset, DatasetInfo, Video, straddling_groups
 from attnact.extract.datasets.disk import files_below, folders, is_video, path_below, some
-from attnact.extract.datasets.listing import Listing, read_csv
+from attnact.extract.datasets.listing import OwnVideos, read_csv
 from attnact.vocabulary import Split
 
 INFO = DatasetInfo(
@@ -49,7 +49,7 @@ def load(root: Path, folds: int = 5, seed: int = 0) -> Dataset:
     return Dataset(INFO.name, listing.root, classes, False, videos, sides, tuple(notes))
 
 
-def scan(root: Path) -> Listing:
+def scan(root: Path) -> OwnVideos:
     """Return the videos below the sub-folders of root, each labelled with its sub-folder's name.
 
     Hidden files and folders are passed over; what else is no video of a class is counted in
@@ -80,7 +80,7 @@ def scan(root: Path) -> Listing:
         notes.append(f"{len(others)} files are no videos of a class: {some(sorted(others))}")
     if empty:
         notes.append(f"{len(empty)} folders have no videos: {some(empty)}")
-    return Listing(root, paths, labels, groups=paths, warnings=notes)
+    return OwnVideos(root, paths, labels, groups=paths, warnings=notes)
 
 
 def in_order(labels: Sequence[str]) -> tuple[str, ...]:

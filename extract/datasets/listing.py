@@ -15,7 +15,7 @@ SIDES = {"train": Split.TRAIN, "test": Split.TEST, "unused": Split.UNUSED, "": S
 
 
 @dataclass(frozen=True)
-class Listing:
+class OwnVideos:
     """The user's videos before their classes have numbers: one entry of each list a video.
 
     paths: relative to root. groups: a video that was given none is its own. folds: by name; empty
@@ -30,7 +30,7 @@ class Listing:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_csv(file: Path) -> Listing:
+def read_csv(file: Path) -> OwnVideos:
     """Return the videos that a CSV file lists, in its order.
 
     The paths in it are absolute or start from the file's own folder. That folder is the root where
@@ -63,7 +63,7 @@ def read_csv(file: Path) -> Listing:
     root = _root(folder, list(lines))
     paths = [path_below(root, path) for path in lines]
     groups = [group or path for group, path in zip(groups, paths, strict=True)]
-    return Listing(root, paths, labels, groups, folds)
+    return OwnVideos(root, paths, labels, groups, folds)
 
 
 def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:

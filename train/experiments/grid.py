@@ -17,6 +17,7 @@ import torch
 
 from attnact.cache.features import FeatureCache
 from attnact.errors import AttnactError, RunBusyError, RunError
+from attnact.machine.progress import note
 from attnact.train.config import TrainConfig
 from attnact.train.experiments.rows import Row, row_of
 from attnact.train.feed.places import FeatureStore
@@ -48,15 +49,13 @@ def train_grid(
     rows: Mapping[str, TrainConfig],
     seeds: Sequence[int],
     folds: Sequence[str],
-    report: Callable[[str], None],
 ) -> Grid:
-    """Trains whatever is not yet trained, and gathers the results.
+    """Trains whatever is not yet trained, and gathers the results; tells what each run gave.
 
     Args:
         folder: of the grid; each run is a folder in it.
         train: `train_here`, or what trains elsewhere.
         rows: name -> every choice but seed and fold.
-        report: told in a line what each run gave.
 
     Raises:
         AttnactError: a run there was made with other choices; nothing is trained then.
@@ -73,11 +72,11 @@ def train_grid(
         path = _path(folder, cell)
         if isinstance(outcome, Exception):
             failures.append((path, str(outcome)))
-            report(f"{number}/{len(cells)} {path.name}: failed: {outcome}")
+            note(f"{number}/{len(cells)} {path.name}: failed: {outcome}")
             continue
         runs[cell], result = outcome, outcome.summary()
         told = f"{result['metric']} {result['value']:.3f}"
-        report(f"{number}/{len(cells)} {path.name}: {told}")
+        note(f"{number}/{len(cells)} {path.name}: {told}")
     found = []
     for name, config in rows.items():
         # Half of a seed's folds would be another test set.
@@ -90,7 +89,7 @@ def train_grid(
             found.append(row_of(name, config, whole, cache))
     paths = {_path(folder, cell) for cell in cells}
     if others := sum(path.parent not in paths for path in folder.glob("*/config.json")):
-        report(f"not asked for, and not in what is written: {others} of the runs in {folder}")
+        note(f"not asked for, and not in what is written: {others} of the runs in {folder}")
     return Grid(found, failures)
 
 

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -92,7 +93,8 @@ def go(
     store: Any = SimpleNamespace(device=torch.device(device))
     rows = sweep_rows(replace(CONFIG, **choices), penalties)
     train = partial(train_here, cache, lambda: store, store.device, False)
-    return train_grid(folder, cache, train, rows, seeds, folds, told.append), told
+    with patch.object(module, "note", told.append):
+        return train_grid(folder, cache, train, rows, seeds, folds), told
 
 
 def results(found: Grid) -> list[Any]:
@@ -151,7 +153,7 @@ def test_models_that_are_not_of_one_shape_train_alone(
 ) -> None:
     store: Any = SimpleNamespace(device=torch.device("cuda"))
     train = partial(train_here, cache, lambda: store, store.device, False)
-    found = train_grid(tmp_path, cache, train, table1_rows(CONFIG), [0], ["1"], lambda line: None)
+    found = train_grid(tmp_path, cache, train, table1_rows(CONFIG), [0], ["1"])
     assert [row.name for row in found.rows] == list(NAMES)
     assert trainer.stacks == [1, 1, 1, 3]
 
@@ -244,7 +246,7 @@ def test_what_is_trained_needs_no_features(trainer, cache, tmp_path) -> None:
     first, _ = go(tmp_path, cache, [0, 1], [0], ["1"])
     train = partial(train_here, cache, pytest.fail, CPU, False)
     rows = sweep_rows(CONFIG, [0, 1])
-    again = train_grid(tmp_path, cache, train, rows, [0], ["1"], lambda line: None)
+    again = train_grid(tmp_path, cache, train, rows, [0], ["1"])
     assert results(again) == results(first)
 
 
@@ -254,7 +256,7 @@ def test_features_that_cannot_be_opened_leave_no_run(trainer, cache, tmp_path) -
 
     train = partial(train_here, cache, fail, CPU, False)
     with pytest.raises(CacheError, match="a shard is missing"):
-        train_grid(tmp_path, cache, train, sweep_rows(CONFIG, [0]), [0], ["1"], print)
+        train_grid(tmp_path, cache, train, sweep_rows(CONFIG, [0]), [0], ["1"])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -278,7 +280,7 @@ def test_other_choices_are_refused(trainer: Trainer, cache: FeatureCache, tmp_pa
     rows = sweep_rows(replace(CONFIG, epochs=2), [0])
     train = partial(train_here, cache, pytest.fail, CPU, False)  # the features may be large
     with pytest.raises(AttnactError, match=told):
-        train_grid(tmp_path, cache, train, rows, [0], ["1"], print)
+        train_grid(tmp_path, cache, train, rows, [0], ["1"])
     assert trainer.trained == ["lambda0-fold1-seed0"]  # of a table of both nothing could be told
     assert (tmp_path / "lambda0-fold1-seed0/config.json").read_bytes() == config
 
@@ -332,7 +334,7 @@ def test_with_real_training(cache: FeatureCache, tmp_path: Path) -> None:
     store = open_store(cache, videos_in(cache, ["1", "2"]), "host", torch.device("cpu"))
     rows = sweep_rows(CONFIG, [0, 1])
     train = partial(train_here, cache, lambda: store, CPU, False)
-    found = train_grid(tmp_path, cache, train, rows, [0], ["1", "2"], lambda line: None)
+    found = train_grid(tmp_path, cache, train, rows, [0], ["1", "2"])
     assert found.failures == []
     assert [len(row.values) for row in found.rows] == [1, 1]
     for penalty, row in zip([0, 1], found.rows, strict=True):
