@@ -179,11 +179,14 @@ def _frames(recogniser: Recogniser, video: Video) -> Iterator[Frame]:
             "the `attnact features` that made the cache with their place as --videos and "
             f"--out {video.cache.path}, which makes nothing again"
         )
+    changed = f"{video.source}: changed since its features were made"
+    if video.cache is not None and video.cache.changed(video.position):
+        raise VideoError(changed)
     for frame in read_frames(video.source):
         yield seen_part(frame, how)
         count += 1
     if video.cache is not None and count != video.cache.rows[video.position].frames:
-        raise RunError(f"{video.source}: changed since its features were made")
+        raise VideoError(changed)
 
 
 def _drawing(

@@ -16,11 +16,12 @@ from attnact.cache.feature_index import (
 )
 from attnact.cache.features import FeatureCache
 from attnact.cache.provenance import versions
+from attnact.cache.shards import shard_path
 from attnact.errors import CacheError, SchemaError
 from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset
 from attnact.extract.networks.backbone import RANDOM, Backbone
-from attnact.extract.plan import Plan, read_plan
+from attnact.extract.plan import Plan
 from attnact.machine.progress import note
 
 
@@ -69,26 +70,31 @@ def finish(cache: Path, plan: Plan, listing: Listing, provenance: dict[str, str]
     """
     shards = plan.shards_of(listing.paths)
     made = standing(cache, plan, listing)
-    if made is None or not lists_shards(made, shards, listing):
+    if made is None:
         return write_index(cache, shards, listing, provenance)
+    if not lists_shards(made, shards, listing):  # if nothing but files' sizes, it has its digest
+        return write_index(cache, shards, listing, made.provenance)
     if made.root == listing.root:
         return made
     note(f"{cache}: its videos are in {listing.root} now")
     return move_root(made, listing.root)
 
 
-def changed(made: FeatureCache) -> list[str]:
-    """The videos whose files have another size than when their features were made."""
-    sizes = {path: row.file_bytes for path, row in zip(made.paths, made.rows, strict=True)}
-    now = {path: file.stat().st_size for path in sizes if (file := made.root / path).is_file()}
-    others = [path for path in now if sizes[path] and sizes[path] != now[path]]
-    plan = read_plan(made.path)
-    if not others or plan is None:
-        return []
-    # Of a shard that was made again since, with the same features, the index has the old sizes.
-    rows, _, _ = read_shards(made.path, plan.shards_of(others))
-    sizes |= {plan.paths[row.video]: row.file_bytes for row in rows}
-    return [path for path in others if sizes[path] != now[path]]
+def mended(cache: Path, plan: Plan, dataset: Dataset) -> list[str]:
+    """The videos that failed in a shard, and whose files are others now.
+
+    Raises:
+        CacheError: a shard is broken.
+    """
+    there = [it for it in plan.shards_of(dataset.paths) if shard_path(cache, it).exists()]
+    rows, _, _ = read_shards(cache, there)
+    failed = {row.video: row.file_bytes for row in rows if row.failure}
+    files = {path: dataset.root / path for path in dataset.paths if plan.places[path] in failed}
+    return [
+        path
+        for path, file in files.items()
+        if file.is_file() and file.stat().st_size != failed[plan.places[path]]
+    ]
 
 
 def provenance_of(plan: Plan, backbone: Backbone, config: ExtractConfig) -> dict[str, str]:
@@ -106,7 +112,6 @@ def provenance_of(plan: Plan, backbone: Backbone, config: ExtractConfig) -> dict
 
 def listing_of(dataset: Dataset, plan: Plan) -> Listing:
     """The videos of a data set as an index lists them, each at its place in the plan."""
-    places = {path: place for place, path in enumerate(plan.paths)}
     labels = np.zeros((len(dataset.videos), len(dataset.classes)), np.int64)
     for row, video in zip(labels, dataset.videos, strict=True):
         row[list(video.labels)] = 1
@@ -118,7 +123,7 @@ def listing_of(dataset: Dataset, plan: Plan) -> Listing:
         labels=labels if dataset.multi_label else labels.argmax(1),
         groups=[video.group for video in dataset.videos],
         folds={name: np.array(sides, np.int8) for name, sides in dataset.folds.items()},
-        places=[places[path] for path in dataset.paths],
+        places=[plan.places[path] for path in dataset.paths],
     )
 
 

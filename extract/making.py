@@ -88,7 +88,7 @@ def make_shards(backbone: Backbone, job: Job, shards: Sequence[int], report: Rep
         with closing, ThreadPoolExecutor(1, "writer") as writing:
             for writer, batch in readers:
                 cubes = backbone.start(batch.frames)
-                written.append(writing.submit(_write, writer, batch, cubes))
+                written.append(writing.submit(_write, writer, batch, cubes, job))
                 if batch.last:
                     closed.append(writing.submit(closing.submit, _close, writer))
                 _wait(written, closed, most, CLOSING)
@@ -122,9 +122,9 @@ def _wait(
         closed.popleft().result().result()
 
 
-def _write(writer: ShardWriter, batch: Batch, cubes: Callable[[], torch.Tensor]) -> None:
+def _write(writer: ShardWriter, batch: Batch, cubes: Callable[[], torch.Tensor], job: Job) -> None:
     with _abandoned_if_failing(writer):
-        _write_batch(writer, batch, cubes().numpy())
+        _write_batch(writer, batch, cubes().numpy(), job)
 
 
 def _close(writer: ShardWriter) -> None:
@@ -143,14 +143,16 @@ def _abandoned_if_failing(writer: ShardWriter) -> Iterator[None]:
         raise
 
 
-def _write_batch(writer: ShardWriter, batch: Batch, rows: Cubes) -> None:
+def _write_batch(writer: ShardWriter, batch: Batch, rows: Cubes, job: Job) -> None:
     start = 0
     for video, event in batch.events:
         if isinstance(event, int):
             writer.append(rows[start : start + event])
             start += event
         elif isinstance(event, Failed):
-            writer.drop_video(video, event.reason)
+            file = job.root / job.plan.paths[video]
+            size = file.stat().st_size if file.is_file() else 0  # or of what another puts there
+            writer.drop_video(video, event.reason, size)
         else:
             info = event.info
             row = VideoRow(

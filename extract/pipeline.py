@@ -21,7 +21,7 @@ from attnact.extract.frames.decoder import Failed
 from attnact.extract.frames.decoding import probe_all
 from attnact.extract.frames.resize import FRAME_SIDE
 from attnact.extract.frames.video import check_decoder
-from attnact.extract.index import finish, listing_of, provenance_of, standing
+from attnact.extract.index import finish, listing_of, mended, provenance_of, standing
 from attnact.extract.making import Report, at_once, make_job, make_shards
 from attnact.extract.networks.backbone import Backbone
 from attnact.extract.networks.runtime import FRAMES_AT_ONCE
@@ -81,8 +81,11 @@ def prepare(dataset: Dataset, cache: Path, config: ExtractConfig, beside: int = 
         plan = Plan(settings, (), (), (), now(), command())
     else:
         check_settings(cache, plan, settings)
-    plan = _with_videos(plan, dataset, config.time_limit)
-    standing(cache, plan, listing_of(dataset, plan))
+    new = [path for path in dataset.paths if path not in plan.places]
+    plan = _with_videos(plan, dataset.root, new, config.time_limit)
+    if standing(cache, plan, listing_of(dataset, plan)) is None:
+        again = mended(cache, plan, dataset)
+        plan = _with_videos(plan, dataset.root, again, config.time_limit)
     job = make_job(plan, cache, dataset.root, config, backbone.device, beside)
     return Extraction(dataset, backbone, job, config)
 
@@ -193,15 +196,13 @@ def _check_free(cache: Path) -> None:
             raise CacheError(f"{cache}: is in the way; choose another --out ({error})") from error
 
 
-def _with_videos(plan: Plan, dataset: Dataset, time_limit: float) -> Plan:
-    """The plan with the videos of the data set that it lacks, whose headers are read."""
-    planned = set(plan.paths)
-    new = [path for path in dataset.paths if path not in planned]
-    if not new:
+def _with_videos(plan: Plan, root: Path, paths: Sequence[str], time_limit: float) -> Plan:
+    """The plan with these videos at its end, whose headers are read."""
+    if not paths:
         return plan
     frames: list[int] = []
-    with progress("reading headers", len(new), "videos") as advance:
-        for info in probe_all([dataset.root / path for path in new], time_limit):
+    with progress("reading headers", len(paths), "videos") as advance:
+        for info in probe_all([root / path for path in paths], time_limit):
             frames.append(0 if isinstance(info, Failed) else info.declared_frames)
             advance(1, "")
-    return plan.with_videos(new, frames)
+    return plan.with_videos(paths, frames)

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from attnact.cache.shards import shard_path
@@ -57,7 +58,7 @@ class Settings:
 class Plan:
     """The videos in the order in which they were first asked for, and where each shard begins.
 
-    paths: also of videos that are no longer asked for.
+    paths: also of videos that are no longer asked for; of one that failed and was mended, twice.
     frames: what the headers promise for each video; 0 where unknown.
     starts: the first video of each shard.
     date, command: when and how the extraction was begun.
@@ -70,18 +71,21 @@ class Plan:
     date: str
     command: str
 
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each video stands; one that was planned again, at the last of its places."""
+        return {path: place for place, path in enumerate(self.paths)}
+
     def with_videos(self, paths: Sequence[str], frames: Sequence[int]) -> "Plan":
-        """The plan with those of these videos that it lacks at its end, in new shards."""
-        planned = set(self.paths)
-        new = [i for i, path in enumerate(paths) if path not in planned]
-        if not new:
+        """The plan with these videos at its end, in new shards."""
+        if not paths:
             return self
-        counts, first = [frames[i] for i in new], len(self.paths)
+        first = len(self.paths)
         return replace(
             self,
-            paths=(*self.paths, *(paths[i] for i in new)),
-            frames=(*self.frames, *counts),
-            starts=(*self.starts, *(first + start for start in divide(counts))),
+            paths=(*self.paths, *paths),
+            frames=(*self.frames, *frames),
+            starts=(*self.starts, *(first + start for start in divide(frames))),
         )
 
     def shard(self, shard: int) -> range:
@@ -91,8 +95,8 @@ class Plan:
 
     def shards_of(self, paths: Iterable[str]) -> list[int]:
         """The shards that these videos are in."""
-        wanted, every = set(paths), range(len(self.starts))
-        return [i for i in every if any(self.paths[video] in wanted for video in self.shard(i))]
+        wanted = {self.places[path] for path in paths if path in self.places}
+        return [i for i in range(len(self.starts)) if not wanted.isdisjoint(self.shard(i))]
 
     def missing(self, cache: Path, paths: Iterable[str]) -> list[int]:
         """The shards of these videos that are not yet on disk."""
@@ -170,12 +174,21 @@ def keep_plan(cache: Path, plan: Plan) -> Plan:
         kept = read_plan(cache)
         if kept is not None:
             check_settings(cache, kept, plan.settings)
-            plan = kept.with_videos(plan.paths, plan.frames)
+            plan = _grown(kept, plan)
         if plan != kept:
             write_text(path, json.dumps(seal(asdict(plan)), indent=1))
     finally:
         unlock(path, lock)
     return plan
+
+
+def _grown(kept: Plan, plan: Plan) -> Plan:
+    """What was kept, with what the plan has behind it; or, if it has not grown from that, lacks."""
+    n = len(kept.paths)
+    grew = (plan.paths[:n], plan.frames[:n]) == (kept.paths, kept.frames)
+    known = set() if grew else set(kept.paths)
+    more = [i for i in range(n if grew else 0, len(plan.paths)) if plan.paths[i] not in known]
+    return kept.with_videos([plan.paths[i] for i in more], [plan.frames[i] for i in more])
 
 
 def check_settings(cache: Path, plan: Plan, settings: Settings) -> None:

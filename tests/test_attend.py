@@ -202,9 +202,18 @@ def test_without_an_encoder_the_strip_is_drawn(run, tmp_path, monkeypatch):
 
 def test_a_file_that_lost_frames_is_refused(run, tmp_path, make_clip):
     make_clip(tmp_path / "jump/1.avi", frames=32)
-    with pytest.raises(RunError, match="changed since its features were made"):
+    with pytest.raises(VideoError, match="changed since its features were made"):
         draw(run, "jump/1.avi", tmp_path / "pictures")
     assert not list((tmp_path / "pictures").iterdir())
+
+
+def test_a_file_of_another_size_is_refused(run, tmp_path, monkeypatch):
+    """It may well have as many frames."""
+    monkeypatch.setattr(
+        FeatureCache, "changed", lambda cache, video: cache.paths[video] == "jump/1.avi"
+    )
+    with pytest.raises(VideoError, match=r"jump/1\.avi: changed since its features were made"):
+        draw(run, "jump/1.avi", tmp_path / "pictures")
 
 
 def test_one_video_of_each_class_where_several_hold(multi_label_cache):

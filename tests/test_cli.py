@@ -15,7 +15,6 @@ from click.testing import CliRunner
 
 from attnact import __version__, cli
 from attnact.cache.shards import shard_path
-from attnact.cache.tables import VideoRow
 from attnact.commands import caches, experiments, extraction, predicting, reporting, training
 from attnact.errors import VideoError
 from attnact.extract.datasets import DATASETS
@@ -296,10 +295,8 @@ def test_frame_rates_that_cannot_be_are_told(monkeypatch):
     """By `features` of what it made; the rest of the work is left out here."""
     made = SimpleNamespace(
         paths=["a.avi", "b.avi", "c.avi"],
-        root=Path(),
-        rows=[VideoRow(n) for n in range(3)],
+        changed=lambda video: False,
         frame_rates=[0.0, 25.0, 0.0],
-        path=Path("x.h5"),
         frames=3,
         random_weights=False,
         failures=[],

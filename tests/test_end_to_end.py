@@ -47,7 +47,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("videos/scene02 red.avi").write_bytes(b"not a video")
         result = attnact("features", "folder", "--videos", "balls.csv", "--weights", "random")
         assert result.exit_code == 3
-        assert "failed: videos/scene02 red.avi: scene02 red.avi: not a video" in result.stderr
+        assert "failed: videos/scene02 red.avi: not a video" in result.stderr
         assert "1 of 12 videos failed" in result.stderr
         assert (
             "so leave them there; when they are mended, delete " in result.stderr.splitlines()[-1]
@@ -186,7 +186,7 @@ def test_predict_passes_over_what_does_not_decode(run, tmp_path):
     (line,) = result.stdout.splitlines()
     found = attnact_package.load(run).predict("videos/scene02 blue.avi").top(2)
     assert line.split()[-4:] == [word for name, score in found for word in (name, f"{score:.3f}")]
-    assert "scene02 red.avi: scene02 red.avi: not a video" in result.stderr
+    assert "videos/scene02 red.avi: not a video" in result.stderr
     assert "nobody.avi: cannot be opened" in result.stderr
     assert "2 of 3 videos failed" in result.stderr
     assert "the run was trained on 1 of these 3 videos, /" in result.stderr

@@ -159,7 +159,7 @@ def read_shards(cache: Path, shards: Sequence[int]) -> tuple[list[VideoRow], lis
     up to the last; of the others, whose videos nobody asks for, none.
     """
     rows: list[VideoRow] = []
-    shard_frames = [0] * (max(shards) + 1)
+    shard_frames = [0] * (max(shards, default=-1) + 1)
     kinds = set()
     for shard in shards:
         path = shard_path(cache, shard)

@@ -113,8 +113,8 @@ class ShardWriter:
         self._begin_video()
 
     @undisturbed()
-    def drop_video(self, video: int, failure: str) -> None:
-        """Forgets the frames appended since the last video, and records why.
+    def drop_video(self, video: int, failure: str, file_bytes: int = 0) -> None:
+        """Forgets the frames appended since the last video, and records why, and its file's size.
 
         Raises:
             OSError: as `append` does.
@@ -125,7 +125,7 @@ class ShardWriter:
         if self._checked >= self._start:
             self._checked, self._checksum = self._start, 0
         del self._scales[self._start * SCALES_BYTES :]
-        self._rows.append(VideoRow(video, failure=failure))
+        self._rows.append(VideoRow(video, failure=failure, file_bytes=file_bytes))
         self._begin_video()
 
     @undisturbed()

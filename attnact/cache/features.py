@@ -118,6 +118,11 @@ class FeatureCache:
         label = self.labels[video]
         return [self.classes[n] for n in (np.flatnonzero(label) if self.multi_label else [label])]
 
+    def changed(self, video: int) -> bool:
+        """Whether the video's file has another size than when its features were made."""
+        file, size = self.root / self.paths[video], self.rows[video].file_bytes
+        return bool(size) and file.is_file() and file.stat().st_size != size
+
     def read(self, first: int, count: int) -> Cubes:
         """The features of `count` frames in a row, (count, 7, 7, 1024); float32 if kept as uint8.
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import h5py
@@ -21,8 +21,7 @@ class VideoRow:
     checksum: CRC-32 of the video's feature cubes as they are stored, uncompressed, and of their
         scales after them where there are any.
     failure: why the video was given up; empty for a video that the cache holds.
-    file_bytes: the size of the file that was decoded, 0 where unknown; of no account to what the
-        features are.
+    file_bytes: the size of the video's file then, 0 where there was none or it is not known.
     """
 
     video: int
@@ -34,7 +33,7 @@ class VideoRow:
     decoder: str = ""
     checksum: int = 0
     failure: str = ""
-    file_bytes: int = field(default=0, compare=False)
+    file_bytes: int = 0
 
 
 def write_rows(group: Any, rows: Sequence[VideoRow]) -> None:
@@ -69,13 +68,15 @@ def read_text(dataset: Any) -> list[str]:
 
 def index_digest(file: Any) -> str:
     """SHA-256 of every table and attribute of an index or a shard but features, scales, itself, and
-    where the videos were moved to.
+    what tells of the videos' files: their sizes, and where they were moved to.
     """
     free = ("digest", MOVED_TO)
     attributes = {key: str(value) for key, value in file.attrs.items() if key not in free}
     content: dict[str, Any] = {"": attributes}
 
     def add(name: str, item: Any) -> None:
+        if name == "videos/file_bytes":
+            return
         content[name] = {key: str(value) for key, value in item.attrs.items()}
         if isinstance(item, h5py.Dataset) and name not in ("features", "scales"):
             text = h5py.check_string_dtype(item.dtype)

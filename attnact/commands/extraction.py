@@ -149,7 +149,6 @@ def _usual_cache(dataset: str, place: Path) -> Path:
 def _tell(cache: Path, made: Any, failures: list[tuple[str, str]], count: int) -> None:
     """What the cache has become of so many videos, and what is not as it should be."""
     from attnact.extract.datasets.disk import some
-    from attnact.extract.index import changed
 
     click.echo(f"{cache}: {len(made.paths)} videos, {made.frames:,} frames")
     if made.random_weights:
@@ -157,30 +156,28 @@ def _tell(cache: Path, made: Any, failures: list[tuple[str, str]], count: int) -
     rates = zip(made.paths, made.frame_rates, strict=True)
     if unknown := [path for path, rate in rates if not rate]:
         warn(f"{some(unknown)}: no frame rate that can be, taken to be 30")
-    if others := changed(made):
+    if others := [it for i, it in enumerate(made.paths) if made.changed(i)]:
         what = f"{some(others)}: another file than when its features were made"
-        warn(f"{what}; {_made_anew(cache, others)}")
+        warn(f"{what}; to make them anew, {_delete_shards(cache, others)} and type it again")
     for path, reason in failures:
-        click.echo(f"attnact: failed: {path}: {reason}", err=True)
+        told = reason.removeprefix(f"{Path(path).name}: ")
+        click.echo(f"attnact: failed: {path}: {told}", err=True)
     if failures:
         click.echo(f"{len(failures)} of {count} videos failed", err=True)
-        anew = _made_anew(cache, [path for path, _ in failures])
-        note(f"the cache is whole without them, so leave them there; when they are mended, {anew}")
+        note(
+            f"the cache is whole without them, so leave them there; when they are mended, delete "
+            f"{cache} (not the shards) and type it again, which makes it another cache to its runs"
+        )
 
 
-def _made_anew(cache: Path, videos: list[str]) -> str:
-    """What to do to have features of these made again."""
+def _delete_shards(cache: Path, videos: list[str]) -> str:
     from attnact.cache.shards import shard_path
     from attnact.extract.plan import read_plan
 
     plan = read_plan(cache)
     assert plan is not None
     paths = [shard_path(cache, shard) for shard in plan.shards_of(videos)]
-    names = ", ".join(path.name for path in paths)
-    return (
-        f"delete {names} in {paths[0].parent} and type it again, which makes it another cache to "
-        "its runs"
-    )
+    return f"delete {', '.join(path.name for path in paths)} in {paths[0].parent}"
 
 
 def _here(found: Any, cache: Path, config: ExtractConfig, devices: str | None) -> Any:

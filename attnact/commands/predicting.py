@@ -125,7 +125,8 @@ def _one_by_one(videos: Iterable[tuple[Path, Any]], work: Callable[[Path, Any], 
             work(file, video)
         except VideoError as error:
             failed += 1
-            click.echo(f"attnact: failed: {file}: {error}", err=True)
+            told = str(error).removeprefix(f"{file.name}: ").removeprefix(f"{file}: ")
+            click.echo(f"attnact: failed: {file}: {told}", err=True)
         sys.stdout.flush()
     if failed:
         click.echo(f"{failed} of {count} videos failed", err=True)

@@ -145,9 +145,11 @@ def _video(path: Path, tested: PoolVideo, looks: Mapping[int, VideoMaps]) -> Gal
     Of a model that looked at others, by another frame rate, the map nearest in time is taken.
 
     Raises:
-        RunError: the file has fewer frames than it had.
+        RunError: the file is another one than it was.
         VideoError: the file is broken.
     """
+    if tested.cache.changed(tested.position):
+        raise RunError(f"{path}: changed since its features were made")
     every = np.arange(tested.cache.rows[tested.position].frames)
     seen = next(iter(looks.values())).frames if looks else every
     steps = np.linspace(0, len(seen) - 1, min(SHOWN, len(seen))).round().astype(int)

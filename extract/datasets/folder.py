@@ -11,6 +11,8 @@ from attnact.extract.datasets.disk import files_below, folders, is_video, path_b
 from attnact.extract.datasets.listing import OwnVideos, read_csv
 from attnact.vocabulary import Split
 
+FOLDS, SEED = 5, 0  # where neither is asked for
+
 INFO = DatasetInfo(
     name="folder",
     title="your own videos",
@@ -24,7 +26,7 @@ INFO = DatasetInfo(
 )
 
 
-def load(root: Path, folds: int = 5, seed: int = 0) -> Dataset:
+def load(root: Path, folds: int = FOLDS, seed: int = SEED) -> Dataset:
     """Return the videos below a folder, or those that a CSV file lists, with their folds.
 
     Without fold columns the folds are ``1`` to ``folds``, see `cross_validation`. Raises
@@ -41,6 +43,8 @@ def load(root: Path, folds: int = 5, seed: int = 0) -> Dataset:
     )
     notes = list(listing.warnings)
     sides = listing.folds
+    if sides and (folds, seed) != (FOLDS, SEED):
+        notes.append(f"--folds and --seed are not used: {root} has the folds {some(list(sides))}")
     if not sides:
         sides = cross_validation(root, videos, folds, seed)
         notes += rare_classes(videos, classes, folds)
@@ -102,7 +106,9 @@ def cross_validation(
     from sklearn.model_selection import StratifiedGroupKFold
 
     if folds < 2:
-        raise ValueError(f"cross-validation needs two folds or more, not {folds}")
+        raise ValueError(f"folds must be 2 or more, not {folds}")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be from 0 to 2**32 - 1, not {seed}")
     labels = [video.labels[0] for video in videos]
     groups = [video.group for video in videos]
     if len(set(groups)) < folds:

@@ -188,6 +188,10 @@ def test_the_index_is_of_the_shards_that_are_there(root, tmp_path):
     hold(made, videos)
 
 
+def changed(cache: FeatureCache) -> list[str]:
+    return [path for video, path in enumerate(cache.paths) if cache.changed(video)]
+
+
 FEWER = ["dive/b.avi", "run/d.avi", "run/e.mpg"]
 
 
@@ -287,6 +291,39 @@ def test_a_bad_video_that_was_taken_out_leaves_the_cache_as_it_is(root, tmp_path
     assert contents(cache.parent) == before
 
 
+@pytest.mark.parametrize("how", ["mended", "put back"])
+def test_a_video_that_failed_is_made_again_where_its_file_is_another_one(root, tmp_path, how):
+    """That one alone, and once: in a shard of its own, when the index is written anew."""
+    videos, cache = tmp_path / "videos", tmp_path / "features/small.h5"
+    shutil.copytree(root, videos)
+    bad, whole = videos / "dive/b.avi", (root / "dive/b.avi").read_bytes()
+    bad.write_bytes(whole[: len(whole) // 2]) if how == "mended" else bad.unlink()
+    dataset = make_dataset(videos, list(CLIPS))
+    first = extract(begin(dataset, cache), ignore)
+    assert [path for path, _ in first.failures] == ["dive/b.avi"]
+    begin(dataset, cache)
+    cache.unlink()
+    assert extract(begin(dataset, cache), ignore).digest == first.digest  # nothing has changed
+    shards = contents(cache.parent)
+    bad.write_bytes(whole)
+    assert extract(begin(dataset, cache), ignore).digest == first.digest  # nor been asked for
+    cache.unlink()
+    extraction = begin(dataset, cache)
+    assert frames_left(extraction) == 40
+    assert "5 videos, 2 classes, about 99 frames" in describe(extraction)
+    made = extract(extraction, ignore)
+    assert (sorted(made.paths), made.failures) == (sorted(CLIPS), [])
+    hold(made, videos)
+    after = contents(cache.parent)
+    assert {name: after[name] for name in shards if name.startswith("small.shards/0")} == {
+        name: shards[name] for name in shards if name.startswith("small.shards/0")
+    }
+    assert extract(begin(dataset, cache), ignore).digest == made.digest
+    assert contents(cache.parent) == after
+    plan = read_plan(cache)
+    assert plan.shards_of(["dive/b.avi"]) == [len(plan.starts) - 1]
+
+
 def test_clips_added_in_the_middle_of_an_extraction(root, tmp_path):
     cache = tmp_path / "small.h5"
     with pytest.raises(KeyboardInterrupt):
@@ -369,13 +406,13 @@ def test_a_file_that_is_another_one_now_is_told(root, tmp_path):
     videos, cache = tmp_path / "videos", tmp_path / "small.h5"
     shutil.copytree(root, videos)
     dataset = make_dataset(videos, list(CLIPS))
-    assert index.changed(extract(begin(dataset, cache), ignore)) == []
+    assert changed(extract(begin(dataset, cache), ignore)) == []
     shutil.copy(videos / "run/d.avi", videos / "dive/b.avi")
-    assert index.changed(extract(begin(dataset, cache), ignore)) == ["dive/b.avi"]
+    assert changed(extract(begin(dataset, cache), ignore)) == ["dive/b.avi"]
     assert read_plan(cache).shards_of({"dive/b.avi"}) == [0]
     shard_path(cache, 0).unlink()
     made = extract(begin(dataset, cache), ignore)
-    assert index.changed(made) == []
+    assert changed(made) == []
     hold(made, videos)
 
 
@@ -387,13 +424,13 @@ def test_a_file_with_the_same_frames_is_told_until_its_shard_is_made_again(root,
     first = extract(begin(dataset, cache), ignore)
     with (videos / "dive/a.avi").open("ab") as file:
         file.write(bytes(64))
-    assert index.changed(first) == ["dive/a.avi"]
+    assert changed(first) == ["dive/a.avi"]
     shard_path(cache, 0).unlink()
     made = extract(begin(dataset, cache), ignore)
-    assert index.changed(made) == []
+    assert changed(made) == []
     assert made.digest == first.digest
     (videos / "run/c.mp4").unlink()  # while others were extracted
-    assert index.changed(made) == []
+    assert changed(made) == []
 
 
 def test_a_cache_from_before_sizes_were_kept(root, tmp_path):
@@ -405,7 +442,7 @@ def test_a_cache_from_before_sizes_were_kept(root, tmp_path):
         with h5py.File(shard_path(cache, shard), "a") as file:
             del file["videos/file_bytes"], file.attrs["digest"]
     made = extract(begin(dataset, cache), ignore)
-    assert index.changed(made) == []
+    assert changed(made) == []
     shard_path(cache, 1).unlink()
     assert extract(begin(dataset, cache), ignore).digest == made.digest
 

@@ -141,7 +141,8 @@ def test_a_plan_only_grows(asked: list[dict[str, int]]) -> None:
     """Whatever is asked for, one after the other: what was planned stays as it was."""
     plan = EMPTY
     for videos in asked:
-        before, plan = plan, plan.with_videos(list(videos), list(videos.values()))
+        new = {path: frames for path, frames in videos.items() if path not in plan.places}
+        before, plan = plan, plan.with_videos(list(new), list(new.values()))
         shards = [plan.shard(shard) for shard in range(len(plan.starts))]
         assert [list(it) for it in shards[: len(before.starts)]] == [
             list(before.shard(shard)) for shard in range(len(before.starts))
@@ -165,6 +166,17 @@ def test_more_videos_go_behind_those_that_there_are(tmp_path: Path) -> None:
     )
     assert keep_plan(cache, other) == grown == read_plan(cache)
     assert list(plan_path(cache).parent.iterdir()) == [plan_path(cache)]
+
+
+def test_a_video_that_is_planned_again_stands_at_its_last_place(tmp_path: Path) -> None:
+    cache, again = tmp_path / "small.h5", PLAN.paths[0]
+    keep_plan(cache, PLAN)
+    grown = PLAN.with_videos([again], [1600])
+    assert (grown.shards_of([again]), PLAN.shards_of([again])) == ([2], [0])
+    assert grown.shards_of(PLAN.paths) == [0, 1, 2]
+    assert keep_plan(cache, grown) == grown == read_plan(cache)
+    assert keep_plan(cache, PLAN) == grown  # of a process that knew nothing of it
+    assert keep_plan(cache, PLAN.with_videos([again], [1600])) == grown  # nor of each other
 
 
 def test_processes_that_want_other_videos_at_once_share_a_plan(tmp_path: Path) -> None:

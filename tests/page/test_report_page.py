@@ -218,6 +218,17 @@ def test_a_file_that_lost_frames_is_left_out(work, tmp_path, monkeypatch):
     assert "changed since its features were made" in notes[0]
 
 
+def test_a_file_of_another_size_is_left_out(work, tmp_path, monkeypatch):
+    """Its maps would lie over the frames of another video."""
+    whole = write_page([work / "runs/mean"], tmp_path / "report.html", 24, CPU)
+    monkeypatch.setattr(FeatureCache, "changed", lambda cache, video: True)
+    notes = write_page([work / "runs/mean"], tmp_path / "report.html", 24, CPU)
+    assert whole == []
+    assert all("changed since its features were made" in note for note in notes)
+    assert notes
+    assert "videos" not in Page(tmp_path / "report.html").data
+
+
 def test_maps_of_another_part_of_the_frame_are_not_drawn(work, make_cache, tmp_path):
     """One run saw the whole of the frames, the other their centre."""
     cropped = make_cache(tmp_path / "cropped.h5", classes=HOSTILE, root=work)

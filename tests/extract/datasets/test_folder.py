@@ -271,8 +271,22 @@ def test_rare_classes_are_named(tmp_path: Path) -> None:
 
 def test_one_fold(tmp_path: Path) -> None:
     lay(tmp_path, CLIPS)
-    with pytest.raises(ValueError, match="two folds or more, not 1"):
+    with pytest.raises(ValueError, match="folds must be 2 or more, not 1"):
         folder.load(tmp_path, folds=1)
+    with pytest.raises(ValueError, match="seed must be from 0 to"):
+        folder.load(tmp_path, folds=2, seed=-1)
+
+
+def test_folds_that_a_list_has_are_those(tmp_path: Path) -> None:
+    lay(tmp_path, CLIPS)
+    lines = [f"{clip},{i % 2},{'test' if i < 2 else 'train'}" for i, clip in enumerate(CLIPS)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,mine", *lines]))
+    assert folder.load(tmp_path / "list.csv").warnings == ()
+    dataset = folder.load(tmp_path / "list.csv", folds=3)
+    assert list(dataset.folds) == ["mine"]
+    (line,) = dataset.warnings
+    assert line.startswith("--folds and --seed are not used: ")
+    assert line.endswith("has the folds mine")
 
 
 @st.composite
