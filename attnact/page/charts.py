@@ -8,12 +8,12 @@ from markupsafe import Markup, escape
 
 # On white each has a contrast of 4.5 or more; who sees no colours has the dashes.
 COLOURS = ("#0b5394", "#b45309", "#15803d", "#9d174d", "#5b21b6", "#374151", "#0e7490", "#7c2d12")
-DASHES = ("", "7 3", "2 3", "9 3 2 3")
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "14 4")  # not as many as colours, which would go with them
 
 WIDTH, HEIGHT = 400, 250  # of the drawing; as large as this its words are 13 pixels high
 WIDE_RANGE = 20  # largest value over smallest, from which on a log axis is one
 MANY = 12  # lines, from which on they are thin
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 44
+LEFT, RIGHT, TOP, BOTTOM = 60, 12, 12, 44
 
 
 Scale = Callable[[float], float]
