@@ -111,7 +111,7 @@ class Recogniser:
             return []
         paths = [cache.paths[i] for i in fold_videos(cache, self.run.config.fold, Split.TRAIN)]
         known = {(cache.root / path).resolve() for path in paths}
-        return [video for video in videos if video.is_file() and video.resolve() in known]
+        return [video for video in videos if video.resolve() in known]
 
     def scored_clips(self, videos: Sequence[Path]) -> Generator[Iterator[ScoredClip], None, None]:
         """The clips of each video, as they are scored; a bad video raises VideoError at its end.

@@ -65,7 +65,7 @@ def predict(
         write = _write_csv if as_csv else _write_json if as_json else _write_timeline
     if recogniser.random_weights:
         click.echo("the features are of random weights, so the scores say little", err=True)
-    if seen := recogniser.trained_on(files):
+    if seen := recogniser.trained_on([file for file in files if file.is_file()]):
         of = f"{len(seen)} of these {len(files)} videos, {seen[0]}" if len(files) > 1 else seen[0]
         more = f" and {len(seen) - 1} more" if len(seen) > 1 else ""
         warn(f"the run was trained on {of}{more}; of new ones it may know less")
