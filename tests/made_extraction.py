@@ -18,7 +18,7 @@ from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset, Video
 from attnact.extract.frames.resize import resize
 from attnact.extract.frames.video import read_frames
-from attnact.extract.pipeline import Extraction, prepare
+from attnact.extract.pipeline import Extraction, extract, make_here, prepare
 from attnact.vocabulary import Resize, Split
 
 CLIPS = {"dive/a.avi": 5, "dive/b.avi": 40, "run/c.mp4": 1, "run/d.avi": 33, "run/e.mpg": 20}
@@ -74,6 +74,13 @@ def stop_after(batches: int, how: Callable[[], None]) -> Callable[[int, int, int
 
 def interrupt() -> None:
     raise KeyboardInterrupt
+
+
+def remade(dataset: Dataset, cache: Path, **config: object) -> FeatureCache:
+    """By a process that makes what is missing, and another that ends the cache."""
+    extraction = begin(dataset, cache, **config)
+    make_here(extraction, extraction.job.plan.missing(cache, dataset.paths), ignore)
+    return extract(begin(dataset, cache, **config), ignore)
 
 
 def surround(monkeypatch: pytest.MonkeyPatch) -> None:
