@@ -22,6 +22,7 @@ from attnact.extract.config import ExtractConfig
 from attnact.extract.datasets.base import Dataset
 from attnact.extract.networks.backbone import RANDOM, Backbone
 from attnact.extract.plan import Plan
+from attnact.machine.files import file_size
 from attnact.machine.progress import note
 
 
@@ -89,11 +90,11 @@ def mended(cache: Path, plan: Plan, dataset: Dataset) -> list[str]:
     there = [it for it in plan.shards_of(dataset.paths) if shard_path(cache, it).exists()]
     rows, _, _ = read_shards(cache, there)
     failed = {row.video: row.file_bytes for row in rows if row.failure}
-    files = {path: dataset.root / path for path in dataset.paths if plan.places[path] in failed}
+    then = {path: failed.get(plan.places[path]) for path in dataset.paths}
     return [
         path
-        for path, file in files.items()
-        if file.is_file() and file.stat().st_size != failed[plan.places[path]]
+        for path, size in then.items()
+        if size is not None and file_size(dataset.root / path) not in (None, size)
     ]
 
 

@@ -29,7 +29,7 @@ from attnact.extract.frames.video import check_decoder
 from attnact.extract.networks.backbone import Backbone
 from attnact.extract.networks.runtime import FRAMES_AT_ONCE
 from attnact.extract.plan import Plan, plan_path, read_plan
-from attnact.machine.files import full_disk_told
+from attnact.machine.files import file_size, full_disk_told
 from attnact.machine.resources import cores
 
 CLOSING = 2  # shards that wait for the disk while others are written
@@ -150,8 +150,7 @@ def _write_batch(writer: ShardWriter, batch: Batch, rows: Cubes, job: Job) -> No
             writer.append(rows[start : start + event])
             start += event
         elif isinstance(event, Failed):
-            file = job.root / job.plan.paths[video]
-            size = file.stat().st_size if file.is_file() else 0  # or of what another puts there
+            size = file_size(job.root / job.plan.paths[video]) or 0
             writer.drop_video(video, event.reason, size)
         else:
             info = event.info

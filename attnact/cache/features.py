@@ -21,6 +21,7 @@ from attnact.cache.compact import Cubes, Stored, to_float
 from attnact.cache.shards import DAMAGE, Shard, open_hdf5, shard_path
 from attnact.cache.tables import MOVED_TO, index_digest, read_rows, read_text
 from attnact.errors import CacheError, SchemaError
+from attnact.machine.files import file_size
 from attnact.machine.resources import cores
 from attnact.machine.sealed import is_broken
 
@@ -120,8 +121,8 @@ class FeatureCache:
 
     def changed(self, video: int) -> bool:
         """Whether the video's file has another size than when its features were made."""
-        file, size = self.root / self.paths[video], self.rows[video].file_bytes
-        return bool(size) and file.is_file() and file.stat().st_size != size
+        then, now = self.rows[video].file_bytes, file_size(self.root / self.paths[video])
+        return bool(then) and now not in (None, then)
 
     def read(self, first: int, count: int) -> Cubes:
         """The features of `count` frames in a row, (count, 7, 7, 1024); float32 if kept as uint8.
@@ -198,7 +199,7 @@ class FeatureCache:
     @property
     def parallel(self) -> bool:
         """Whether several cores decompress at the same time; a compression may not allow it."""
-        return self._shard(self._shard_of(0)).features.direct
+        return not self.positions or self._shard(self._shard_of(0)).features.direct
 
     def _as_in_file(self, cubes: Array) -> Array:
         return cubes if self._cube == CUBE else np.moveaxis(cubes, -1, 1)

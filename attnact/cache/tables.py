@@ -38,20 +38,20 @@ class VideoRow:
 
 def write_rows(group: Any, rows: Sequence[VideoRow]) -> None:
     """The rows as a `videos` group, a column each."""
-    for it in fields(VideoRow):
-        column = [getattr(row, it.name) for row in rows]
-        if it.type is str:
-            group[it.name] = text_column(column)
+    for field in fields(VideoRow):
+        column = [getattr(row, field.name) for row in rows]
+        if field.type is str:
+            group[field.name] = text_column(column)
         else:
-            group[it.name] = np.array(column, np.float64 if it.type is float else np.int64)
+            group[field.name] = np.array(column, np.float64 if field.type is float else np.int64)
 
 
 def read_rows(group: Any) -> list[VideoRow]:
     """The rows of a `videos` group of a shard or an index; older ones lack `file_bytes`."""
     columns = [
-        read_text(group[it.name]) if it.type is str else group[it.name][()].tolist()
-        for it in fields(VideoRow)
-        if it.name != "file_bytes" or it.name in group
+        read_text(group[field.name]) if field.type is str else group[field.name][()].tolist()
+        for field in fields(VideoRow)
+        if field.name != "file_bytes" or field.name in group
     ]
     return [VideoRow(*values) for values in zip(*columns, strict=True)]
 

@@ -21,6 +21,7 @@ from attnact.commands.options import (
     options_of,
 )
 from attnact.errors import RunError
+from attnact.machine.progress import tell_failed
 from attnact.train.config import TrainConfig
 
 
@@ -149,7 +150,7 @@ def _train(
 def _show(write: Callable[..., str], it: Trained) -> None:
     """What failed, and then what is written of the rest."""
     for path, reason in it.grid.failures:
-        click.echo(f"attnact: failed: {path}: {reason}", err=True)
+        tell_failed(path, reason)
     click.echo(write(it.folder, it.cache, it.grid, it.config, it.folds))
     if it.grid.failures:
         sys.exit(1)

@@ -13,7 +13,7 @@ import click
 from attnact.commands.opening import open_engine
 from attnact.commands.options import Engine, FilePath, engine_options, given, options_of
 from attnact.extract.config import ExtractConfig
-from attnact.machine.progress import note, progress, transfers, warn
+from attnact.machine.progress import note, progress, tell_failed, transfers, warn
 from attnact.vocabulary import DATASETS
 
 SOME_FAILED = 3  # exit code
@@ -160,8 +160,7 @@ def _tell(cache: Path, made: Any, failures: list[tuple[str, str]], count: int) -
         what = f"{some(others)}: another file than when its features were made"
         warn(f"{what}; to make them anew, {_delete_shards(cache, others)} and type it again")
     for path, reason in failures:
-        told = reason.removeprefix(f"{Path(path).name}: ")
-        click.echo(f"attnact: failed: {path}: {told}", err=True)
+        tell_failed(path, reason)
     if failures:
         click.echo(f"{len(failures)} of {count} videos failed", err=True)
         note(

@@ -16,7 +16,7 @@ from attnact.cache.provenance import marked
 from attnact.commands.extraction import SOME_FAILED
 from attnact.commands.options import FilePath, device_option
 from attnact.errors import VideoError
-from attnact.machine.progress import warn
+from attnact.machine.progress import tell_failed, warn
 
 weights_option = click.option(
     "--weights", type=FilePath, help="Where the backbone's weights are now, if not where they were."
@@ -125,8 +125,7 @@ def _one_by_one(videos: Iterable[tuple[Path, Any]], work: Callable[[Path, Any], 
             work(file, video)
         except VideoError as error:
             failed += 1
-            told = str(error).removeprefix(f"{file.name}: ").removeprefix(f"{file}: ")
-            click.echo(f"attnact: failed: {file}: {told}", err=True)
+            tell_failed(file, str(error))
         sys.stdout.flush()
     if failed:
         click.echo(f"{failed} of {count} videos failed", err=True)

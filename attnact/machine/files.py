@@ -73,6 +73,11 @@ def _part(path: Path, content: bytes) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def file_size(path: Path) -> int | None:
+    """The bytes of a file; None where there is none."""
+    return path.stat().st_size if path.is_file() else None
+
+
 def check_disk(folder: Path, needed: float) -> None:
     """Makes the folder, and makes sure that its disk has room for `needed` bytes.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -50,6 +51,12 @@ def note(line: str) -> None:
 def warn(line: str) -> None:
     """A line on stderr that is told whatever `be_quiet` said."""
     print(f"attnact: warning: {line}", file=sys.stderr, flush=True)
+
+
+def tell_failed(file: Path | str, reason: str) -> None:
+    """A line on stderr for a file that was given up; it need not name the file twice."""
+    told = reason.removeprefix(f"{file}: ").removeprefix(f"{Path(file).name}: ")
+    print(f"attnact: failed: {file}: {told}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from attnact.errors import DatasetError
 from attnact.extract.datasets.base import Dataset, DatasetInfo, Video, straddling_groups
 from attnact.extract.datasets.disk import files_below, folders, is_video, path_below, some
-from attnact.extract.datasets.listing import OwnVideos, read_csv
+from attnact.extract.datasets.listing import OwnVideos, read_list
 from attnact.vocabulary import Split
 
 FOLDS, SEED = 5, 0  # where neither is asked for
@@ -33,7 +33,7 @@ def load(root: Path, folds: int = FOLDS, seed: int = SEED) -> Dataset:
     DatasetError where videos or classes are missing, the list is wrong, or the folds cannot be;
     ValueError for fewer than two folds.
     """
-    listing = read_csv(root) if root.is_file() else scan(root)
+    listing = read_list(root) if root.is_file() else scan(root)
     classes = in_order(listing.labels)
     if len(classes) < 2:
         raise DatasetError(f"{root}: all videos are of one class, {classes[0]}; add another class")

@@ -30,7 +30,7 @@ class OwnVideos:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_csv(file: Path) -> OwnVideos:
+def read_list(file: Path) -> OwnVideos:
     """Return the videos that a CSV file lists, in its order.
 
     The paths in it are absolute or start from the file's own folder. That folder is the root where

@@ -100,7 +100,7 @@ def _converted(network: nn.Module, size: int) -> openvino.Model:
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # torch no longer likes to trace, and its tracing warns
         trace: Any = torch.jit.trace
-        # As a function: of a module the tracer rebuilds each part, which took 0.4 s of the start.
+        # As a function: of a module the tracer rebuilds each part, which takes 0.3 s more.
         traced = trace(lambda frames: network(frames), example, check_trace=False)
         decoder = TorchScriptPythonDecoder(traced)
         frontend = FrontEndManager().load_by_framework("pytorch")

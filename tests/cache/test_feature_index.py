@@ -113,6 +113,7 @@ def test_an_index_over_nothing_but_failures(shard):
     writer.close()
     cache = write_index(shard.parent.with_name("small.h5"), range(1), listing(), {})
     assert (cache.frames, cache.paths, len(cache.failures)) == (0, [], 4)
+    assert cache.parallel  # for want of a shard that says otherwise
     assert list(cache.verify()) == []
     with h5py.File(cache.path) as file:
         assert file["features"].shape == (0, 1024, 7, 7)

@@ -28,13 +28,9 @@ from tests.made_extraction import (
     interrupt,
     make_dataset,
     stop_after,
-    surround,
 )
 
-
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    surround(monkeypatch)
+pytestmark = pytest.mark.usefixtures("surroundings")
 
 
 @pytest.fixture(scope="module")

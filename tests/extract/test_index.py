@@ -25,26 +25,15 @@ from tests.made_extraction import (
     ignore,
     interrupt,
     make_dataset,
-    make_videos,
     remade,
     stop_after,
-    surround,
 )
 from tests.made_files import contents
 
 LATER = ("dtype", "runtime", "precision")
 
 
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    surround(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def root(make_clip, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("videos")
-    make_videos(folder, make_clip)
-    return folder
+pytestmark = pytest.mark.usefixtures("surroundings")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Clips that were added, taken away, mended or changed: what there is of the others is kept."""
 
 import shutil
-from pathlib import Path
 
 import h5py
 import pytest
@@ -21,24 +20,12 @@ from tests.made_extraction import (
     ignore,
     interrupt,
     make_dataset,
-    make_videos,
     remade,
     stop_after,
-    surround,
 )
 from tests.made_files import contents
 
-
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    surround(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def root(make_clip, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("videos")
-    make_videos(folder, make_clip)
-    return folder
+pytestmark = pytest.mark.usefixtures("surroundings")
 
 
 def changed(cache: FeatureCache) -> list[str]:
