@@ -1,11 +1,10 @@
 """One pass over the clips: of one run, or of several that see the same clips in the same order."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,16 +13,15 @@ from torch import Tensor, nn
 from attnact.machine import ranks
 from attnact.machine.progress import Advance
 from attnact.machine.replayed import Replayed, replays
-from attnact.model.layers import rows_of_batch
-from attnact.model.models import AttentionLSTM, Model
-from attnact.model.stacked import StackedLSTMs
+from attnact.machine.streams import side_by_side
+from attnact.model.layers import Draws, rows_of_batch
+from attnact.model.models import Model
 from attnact.model.windows import Windows
 from attnact.train.config import TrainConfig
 from attnact.train.feed.clips import Clips, Ints, some_of_each
 from attnact.train.feed.places import FeatureStore
 from attnact.train.feed.store import batches, moved
 from attnact.train.loss import Loss, clip_loss
-from attnact.train.optimizer import new_optimizer, stack_states, state_of
 from attnact.train.selection import FINAL
 
 Line = dict[str, Any]  # of metrics.jsonl
@@ -87,9 +85,8 @@ class Share(NamedTuple):
 def train_epoch(passes: Sequence[Pass], advance: Advance) -> list[Line]:
     """Trains each run's model for an epoch; what it cost each.
 
-    Several runs train as one stacked model. They must differ in nothing but λ, and stand at the
-    same epoch: the first one's clips, order and dropout are those of all. Whatever is raised, the
-    models of several are then as they were.
+    Several runs take each step side by side. They must differ in nothing but λ, and stand at the
+    same epoch: the first one's clips, order and dropout are those of all.
     """
     first, start = passes[0], time.perf_counter()
     config = first.config
@@ -102,21 +99,24 @@ def train_epoch(passes: Sequence[Pass], advance: Advance) -> list[Line]:
     dtype = torch.bfloat16 if rounded else torch.float32
     total, told = torch.zeros(len(passes), 2, device=device), how_far(passes)
     own, shares = _share_out(order, config.batch_size)
-    with _as_one(passes) as (model, optimizer):
-        model.train()
-        learn = partial(_learn, passes, model)
-        whole: Callable[..., Tensor] = partial(learn, shares[0])
-        if records(config, device):
-            whole = Replayed(whole, device, model.parameters(), still=1)  # X, in the store's room
-        found = batches(first.store, first.clips, np.concatenate(own), len(own[0]), dtype)
-        for batch, share in zip(found, shares, strict=True):
-            labels = first.labels[moved(batch.video, first.labels.device)]
-            optimizer.zero_grad()
-            if share != shares[0]:  # the last and smaller; what was recorded gives its memory back
-                whole = partial(learn, share)
-            total += share.weight * whole(batch.X, batch.mask, labels)
-            optimizer.step()
-            advance(len(passes) * share.clips, told)
+    learn = partial(_learn, passes)
+    whole: Callable[..., Tensor] = partial(learn, shares[0])
+    if records(config, device):
+        weights = [weight for it in passes for weight in it.model.parameters()]
+        whole = Replayed(whole, device, weights, still=1)  # X, in the store's room
+    found = batches(first.store, first.clips, np.concatenate(own), len(own[0]), dtype)
+    for it in passes:
+        it.module.train()
+    for batch, share in zip(found, shares, strict=True):
+        labels = first.labels[moved(batch.video, first.labels.device)]
+        for it in passes:
+            it.optimizer.zero_grad()
+        if share != shares[0]:  # the last and smaller; what was recorded gives its memory back
+            whole = partial(learn, share)
+        total += share.weight * whole(batch.X, batch.mask, labels)
+        for it in passes:
+            it.optimizer.step()
+        advance(len(passes) * share.clips, told)
     means = (ranks.sum_up(total) / len(order)).tolist()
     rest = {"clips": len(order), "seconds": round(time.perf_counter() - start, 3)}
     if ranks.count() > 1:
@@ -144,24 +144,24 @@ def records(config: TrainConfig, device: torch.device) -> bool:
 
 
 def _learn(
-    passes: Sequence[Pass],
-    model: nn.Module,
-    share: Share,
-    X: Tensor | Windows,
-    mask: Tensor,
-    labels: Tensor,
+    passes: Sequence[Pass], share: Share, X: Tensor | Windows, mask: Tensor, labels: Tensor
 ) -> Tensor:
-    """Makes the gradients of a batch; gives each run's two losses, summed over clips, (M, 2)."""
-    config, device = passes[0].config, mask.device.type
-    bfloat16 = config.precision == "bfloat16"
-    with torch.autocast(device, torch.bfloat16, bfloat16), rows_of_batch(share.rows, share.clips):
-        scores, maps = model(X, mask)
-    each = [(scores, maps)] if len(passes) == 1 else zip(scores, maps, strict=True)
-    losses = [clip_loss(one.float(), seen, labels, mask, config.penalty_form) for one, seen in each]
-    # Their sum: no model's weights have a part in another's cost.
-    costs = [_cost(it.config, loss, share) for it, loss in zip(passes, losses, strict=True)]
-    torch.autograd.backward(torch.stack(costs).sum())
-    return torch.stack([torch.stack(loss) for loss in losses]).detach().sum(2)
+    """Makes the gradients of a batch; gives each run's two losses, summed over clips, (runs, 2)."""
+    draws = Draws()
+    works = [partial(_learn_own, it, draws, share, X, mask, labels) for it in passes]
+    return torch.stack(side_by_side(mask.device, works))
+
+
+def _learn_own(
+    own: Pass, draws: Draws, share: Share, X: Tensor | Windows, mask: Tensor, labels: Tensor
+) -> Tensor:
+    config, device = own.config, mask.device.type
+    bfloat16 = torch.autocast(device, torch.bfloat16, config.precision == "bfloat16")
+    with bfloat16, rows_of_batch(share.rows, share.clips), draws.taken():
+        scores, maps = own.module(X, mask)
+    loss = clip_loss(scores.float(), maps, labels, mask, config.penalty_form)
+    torch.autograd.backward(_cost(config, loss, share))
+    return torch.stack(loss).detach().sum(1)
 
 
 def _share_out(order: Ints, size: int) -> tuple[list[Ints], list[Share]]:
@@ -182,19 +182,3 @@ def _cost(config: TrainConfig, loss: Loss, share: Share) -> Tensor:
     clip_losses = loss.cross_entropy + config.attention_penalty * loss.penalty
     whole = clip_losses.sum() * (share.weight * ranks.count())
     return whole / share.clips if config.batch_loss == "mean" else whole
-
-
-@contextmanager
-def _as_one(passes: Sequence[Pass]) -> Iterator[tuple[nn.Module, torch.optim.Optimizer]]:
-    """The model and optimiser of the runs: of several a stack, which they are split from after."""
-    if len(passes) == 1:
-        yield passes[0].module, passes[0].optimizer
-        return
-    stacked = StackedLSTMs([cast("AttentionLSTM", it.model) for it in passes])
-    optimizer = new_optimizer(stacked, passes[0].config)
-    optimizer.load_state_dict(stack_states([it.optimizer.state_dict() for it in passes]))
-    yield stacked, optimizer
-    state = optimizer.state_dict()
-    for m, it in enumerate(passes):
-        it.model.load_state_dict(stacked.weights(m))
-        it.optimizer.load_state_dict(state_of(state, m))

@@ -1,4 +1,4 @@
-"""Runs that train an epoch after the other, those that stand at the same epoch as one stack.
+"""Runs that train an epoch after the other, those that stand at the same epoch side by side.
 
 Runs that differ in nothing but λ see the same clips in the same order, start from the same weights
 and drop the same units. Each goes its own course all the same, as if it were alone: it chooses its
@@ -7,13 +7,13 @@ trained for it.
 """
 
 from collections.abc import Generator, Iterator, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
 
 from attnact.errors import AttnactError, UnsupportedError
 from attnact.machine.progress import Advance, progress
-from attnact.train.config import TrainConfig
 from attnact.train.epoch import Line, Pass, train_epoch
 from attnact.train.selection import FINAL, SELECTION
 
@@ -25,17 +25,13 @@ Outcome = dict[str, Any] | Exception  # a run's summary, or what it failed on
 FAILURES = (AttnactError, MemoryError, OSError, RuntimeError)  # of a run, which leave the others
 
 
-LARGEST = 4  # runs of a stack: each takes memory of its own, and more would share little more
+def abreast(device: torch.device) -> int:
+    """How many runs that differ in nothing but λ train side by side on this device.
 
-
-def stacks(config: TrainConfig, device: torch.device) -> bool:
-    """Whether runs of such choices that differ in nothing but λ train as a stack.
-
-    On a GPU they do: the steps of one are too small to fill it. On a CPU a stack is a little faster
-    too (`make bench`), but the last bits of a run would depend on which runs stood where it did,
-    and so on when a sweep was interrupted; there the same bytes come out whatever happens.
+    On a GPU some: the steps of one are too small to fill it, but each takes memory of its own. One
+    fills a CPU, where they would only wait for each other.
     """
-    return config.model == "attention" and device.type == "cuda"
+    return 4 if device.type == "cuda" else 1
 
 
 def in_step(courses: Sequence[Course]) -> Iterator[tuple[int, Outcome]]:
@@ -74,12 +70,21 @@ def in_step(courses: Sequence[Course]) -> Iterator[tuple[int, Outcome]]:
 
 
 def _trained(passes: Sequence[Pass], advance: Advance) -> Sequence[Line | Exception]:
+    several = len(passes) > 1
+    before = [deepcopy(_state(it)) for it in passes] if several else []
     try:
         return train_epoch(passes, advance)
     except UnsupportedError as error:  # the device refuses, and is best left alone
         return [error] * len(passes)
     except FAILURES as error:
-        if len(passes) == 1:
+        if not several:
             return [error]
-    # A stack needs more memory than one run; and what fails for one need not for the next.
+    # Several need more memory than one run; and what fails for one need not for the next.
+    for it, (model, optimizer) in zip(passes, before, strict=True):
+        it.model.load_state_dict(model)
+        it.optimizer.load_state_dict(optimizer)
     return [line for it in passes for line in _trained([it], advance)]
+
+
+def _state(it: Pass) -> tuple[dict[str, Any], dict[str, Any]]:
+    return it.model.state_dict(), it.optimizer.state_dict()

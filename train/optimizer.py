@@ -1,10 +1,10 @@
 """Adam, and Adam as the released code runs it; both with the weight decay γ in the loss."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from attnact.train.config import TrainConfig
 
@@ -47,34 +47,3 @@ def new_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Adam:
         return ReleasedAdam(model.parameters(), learning_rate, decay)
     # Fused: one pass over the weights and their averages instead of ten.
     return torch.optim.Adam(model.parameters(), learning_rate, weight_decay=decay, fused=True)
-
-
-def stack_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The states of optimisers that took as many steps each, as that of one of stacked weights.
-
-    Adam works on each weight alone, so a model's part of it is what it would be alone.
-    """
-    first = states[0]
-
-    def joined(weight: int, name: str) -> Tensor:
-        values: list[Tensor] = [it["state"][weight][name] for it in states]
-        return values[0].clone() if name == "step" else torch.stack(values)
-
-    found = {
-        weight: {name: joined(weight, name) for name in parts}
-        for weight, parts in first["state"].items()
-    }
-    return {**first, "state": found}
-
-
-def state_of(stacked: Mapping[str, Any], m: int) -> dict[str, Any]:
-    """The m-th of the states that were stacked."""
-    found = {
-        weight: {
-            # Copied, so that it can be saved without the others.
-            name: (value if name == "step" else value[m]).clone()
-            for name, value in parts.items()
-        }
-        for weight, parts in stacked["state"].items()
-    }
-    return {**stacked, "state": found}

@@ -3,7 +3,7 @@
 Both turn the top layer's last hidden state h_{t-1} into an attention map l_t, (B, L): a
 probability for each location of the next frame. They differ in whether they see the frame.
 A module has the weights; while a batch is worked on, its `Looks` has what one frame after another
-needs, forward and back, of the M models that look at the same clips.
+needs, forward and back.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,28 +12,34 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from attnact.model.products import Weights, affine, together
+from attnact.model.fused import fuses, look
+from attnact.model.products import Weights, affine
 from attnact.model.windows import Windows
 from attnact.vocabulary import PenaltyForm
 
 
 class Looks(Protocol):
-    """A form of attention during one batch, one step after another, and back again."""
+    """A form of attention during one batch, one step after another, and back again.
 
-    def look(self, t: int, hidden: Tensor) -> Tensor:
-        """The attention maps of frame t, (M, B, L), for the hidden states (M, B, H)."""
+    draws: room for the gradients of what the softmax makes the maps of, (T, B, L).
+    """
+
+    draws: Tensor
+
+    def look(self, t: int, hidden: Tensor, maps: Tensor) -> None:
+        """Writes the attention maps of frame t, (B, L), for the hidden states (B, H)."""
 
     def start_back(self) -> None:
         """Makes room for the gradients."""
 
-    def back(self, t: int, hidden: Tensor, maps: Tensor, gradient: Tensor) -> Tensor:
-        """From the gradient of those maps to the hidden states'; keeps what its tensors' need."""
+    def back(self, t: int, hidden: Tensor, dhidden: Tensor) -> None:
+        """Adds to the gradient of those hidden states, given draws[t]; keeps what tensors need."""
 
     def gradients(self, hidden: Tensor) -> tuple[Tensor, ...]:
-        """The gradients of its tensors, given all hidden states that looked, (T, M, B, H)."""
+        """The gradients of its tensors, given all hidden states that looked, (T, B, H)."""
 
 
-# Takes the clips, the type of the products, and the tensors, each with the M models first.
+# Takes the clips, the type of the products, and the tensors.
 LooksMaker = Callable[..., Looks]
 
 CLIPS_AT_ONCE = 16  # 3 MB
@@ -43,28 +49,31 @@ sigmoid_backward: Any = torch.ops.aten.sigmoid_backward.grad_input
 
 
 class LocationLooks:
-    """l = softmax(W h), with W (M, L, H)."""
+    """l = softmax(W h), with W (L, H); a GPU has a kernel of its own for it."""
 
     def __init__(self, clips: Windows, dtype: torch.dtype, W: Tensor) -> None:
         self.W, self.wide = W.to(dtype), W.dtype
-        self.size = clips.steps, len(W), len(clips), W.shape[1]
+        self.size = clips.steps, len(clips), len(W)
+        self.fused = self.wide == torch.float32 and fuses(W.device)
 
-    def look(self, t: int, hidden: Tensor) -> Tensor:
+    def look(self, t: int, hidden: Tensor, maps: Tensor) -> None:
         """See `Looks`."""
-        return torch.softmax(torch.bmm(hidden, self.W.mT), dim=-1, dtype=self.wide)
+        if self.fused:
+            look(hidden, self.W, maps)
+        else:
+            torch.softmax(torch.mm(hidden, self.W.t()), dim=-1, dtype=self.wide, out=maps)
 
     def start_back(self) -> None:
         """See `Looks`."""
-        self.raw = self.W.new_empty(self.size)  # gradients before the softmax
+        self.draws = self.W.new_empty(self.size)
 
-    def back(self, t: int, hidden: Tensor, maps: Tensor, gradient: Tensor) -> Tensor:
+    def back(self, t: int, hidden: Tensor, dhidden: Tensor) -> None:
         """See `Looks`."""
-        self.raw[t] = _softmax_back(maps, gradient)
-        return torch.bmm(self.raw[t], self.W)
+        dhidden.addmm_(self.draws[t], self.W)
 
     def gradients(self, hidden: Tensor) -> tuple[Tensor, ...]:
         """See `Looks`."""
-        return (weight_gradients(self.raw, hidden).to(self.wide),)
+        return (weight_gradients(self.draws, hidden).to(self.wide),)
 
 
 class LocationAttention(nn.Module):
@@ -84,9 +93,9 @@ class LocationAttention(nn.Module):
 class ContextLooks:
     """l = softmax(u · σ(P_t + W h) + c), with P of the frames.
 
-    P is (M, n, L, C), W (M, C, H), u (M, C), c (M, 1). Where clips share frames P is spent on a
-    CPU: e^-P takes its place. For σ(p + a) is 1 / (1 + e^-p e^-a), which asks for an exponential
-    of each frame and one of each clip, not of each frame in each clip.
+    P is (n, L, C), W (C, H), u (C,), c (1,). Where clips share frames P is spent on a CPU: e^-P
+    takes its place. For σ(p + a) is 1 / (1 + e^-p e^-a), which asks for an exponential of each
+    frame and one of each clip, not of each frame in each clip.
     """
 
     def __init__(
@@ -96,27 +105,27 @@ class ContextLooks:
         self.asks = Weights(self.W)
         self.apart = clips.overlap and _bounded(P)
         if self.apart:
-            for few in torch.split(P, CLIPS_AT_ONCE, dim=1):
+            for few in torch.split(P, CLIPS_AT_ONCE):
                 few.neg_().exp_()
         self.parts = self._parts(P)
         # Not in the type of P: the sigmoid of bfloat16 is slow on a CPU.
-        self.room = u.new_empty(len(P), max(map(_clips, self.parts)), *P.shape[2:])
+        self.room = u.new_empty(max(map(_clips, self.parts)), *P.shape[1:])
 
     def _parts(self, values: Tensor) -> list[tuple[Tensor, ...]]:
-        """What each model has of each frame, (M, n, …), step by step and some clips at a time.
+        """What each frame has, (n, …), step by step and some clips at a time.
 
-        Those of a part stay in the cache of a core: views (M, b, …), T of each part.
+        Those of a part stay in the cache of a core: views (b, …), T of each part.
         """
-        parts = [part.movedim(2, 0) for part in self.clips.over(values.transpose(0, 1))]
         some = CLIPS_AT_ONCE if values.is_cpu else len(self.clips)
-        return [few.unbind(2) for part in parts for few in torch.split(part, some, dim=1)]
+        parts = self.clips.over(values)
+        return [few.unbind(1) for part in parts for few in torch.split(part, some)]
 
-    def look(self, t: int, hidden: Tensor) -> Tensor:
+    def look(self, t: int, hidden: Tensor, maps: Tensor) -> None:
         """See `Looks`."""
         asked = self._ask(hidden)
         asks = self._split(asked.neg_().exp_() if self.apart else asked)
         scores = [self._score(part[t], few) for part, few in zip(self.parts, asks, strict=True)]
-        return torch.softmax(torch.cat(scores, dim=1) + self.c[..., None], dim=-1)
+        torch.softmax(torch.cat(scores) + self.c, dim=-1, out=maps)
 
     def start_back(self) -> None:
         """See `Looks`."""
@@ -124,24 +133,24 @@ class ContextLooks:
             raise ValueError("clips that share frames can be scored, not trained on")
         self.dP, self.du = torch.empty_like(self.P), torch.zeros_like(self.u)
         self.dparts = self._parts(self.dP)
-        M, C = self.u.shape
-        self.dasked = self.u.new_empty(self.clips.steps, M, len(self.clips), C)
-        self.ones = self.u.new_ones(M, 1, self.P.shape[2])
-        self.asks_back = Weights(self.W.mT)
+        _, L, C = self.P.shape
+        self.draws = self.u.new_empty(self.clips.steps, len(self.clips), L)
+        self.dasked = self.u.new_empty(self.clips.steps, len(self.clips), C)
+        self.ones = self.u.new_ones(1, L)
+        self.asks_back = Weights(self.W.t())
 
-    def back(self, t: int, hidden: Tensor, maps: Tensor, gradient: Tensor) -> Tensor:
+    def back(self, t: int, hidden: Tensor, dhidden: Tensor) -> None:
         """See `Looks`."""
-        raw, u = _softmax_back(maps, gradient), self.u[:, None]
-        rows = map(self._split, (self._ask(hidden), raw, self.dasked[t]))
+        rows = map(self._split, (self._ask(hidden), self.draws[t], self.dasked[t]))
         for part, dpart, asked, draw, dasked in zip(self.parts, self.dparts, *rows, strict=True):
             # Made again: to keep it for every frame would take as much memory as P.
             seen = self._see(part[t], asked)
             # Clip by clip, which leaves each core its own; see `_score`.
-            self.du += torch.matmul(draw[:, :, None], seen)[:, :, 0].sum(1)
+            self.du += torch.matmul(draw[:, None], seen)[:, 0].sum(0)
             slope = sigmoid_backward(draw[..., None].expand_as(seen), seen, grad_input=seen)
-            torch.mul(slope, u[:, None], out=dpart[t])
-            dasked[...] = torch.matmul(self.ones[:, None], slope)[:, :, 0] * u
-        return self.asks_back.times(self.dasked[t].to(self.W.dtype))
+            torch.mul(slope, self.u, out=dpart[t])
+            dasked[...] = torch.matmul(self.ones, slope)[:, 0] * self.u
+        dhidden += self.asks_back.times(self.dasked[t].to(self.W.dtype))
 
     def gradients(self, hidden: Tensor) -> tuple[Tensor, ...]:
         """See `Looks`."""
@@ -153,27 +162,26 @@ class ContextLooks:
         return self.asks.times(hidden).to(self.u.dtype)
 
     def _split(self, values: Tensor) -> tuple[Tensor, ...]:
-        """What each clip has, (M, B, …), part by part."""
-        return torch.split(values, [_clips(part) for part in self.parts], dim=1)
+        """What each clip has, (B, …), part by part."""
+        return torch.split(values, [_clips(part) for part in self.parts])
 
     def _score(self, part: Tensor, asked: Tensor) -> Tensor:
-        """u · σ of a part's sums, (M, b, L)."""
-        u = self.u[:, None, None]
+        """u · σ of a part's sums, (b, L)."""
         if self.apart:
-            room = self.room[:, : part.shape[1]]
-            inverse = torch.addcmul(self.u.new_ones(()), part, asked[:, :, None], out=room)
-            return torch.div(u, inverse, out=inverse).sum(-1)
+            room = self.room[: len(part)]
+            inverse = torch.addcmul(self.u.new_ones(()), part, asked[:, None], out=room)
+            return torch.div(self.u, inverse, out=inverse).sum(-1)
         seen = self._see(part, asked)
         if seen.is_cpu:
             # After a product with one column, to write there again took six times as long in one
             # process and not in the next, as if each core had got rows from another's cache.
-            return seen.mul_(u).sum(-1)
-        return torch.bmm(seen.flatten(1, 2), self.u[..., None]).view(seen.shape[:3])
+            return seen.mul_(self.u).sum(-1)
+        return torch.mv(seen.flatten(0, 1), self.u).view(seen.shape[:2])
 
     def _see(self, part: Tensor, asked: Tensor) -> Tensor:
-        """σ of a part's sums, (M, b, L, C)."""
-        seen = self.room[:, : part.shape[1]]
-        return torch.add(part, asked[:, :, None], out=seen).sigmoid_()
+        """σ of a part's sums, (b, L, C)."""
+        seen = self.room[: len(part)]
+        return torch.add(part, asked[:, None], out=seen).sigmoid_()
 
 
 class ContextAttention(nn.Module):
@@ -220,21 +228,16 @@ def _bounded(P: Tensor) -> bool:
 
 
 def _clips(part: Sequence[Tensor]) -> int:
-    return part[0].shape[1]
+    return len(part[0])
 
 
 def weight_gradients(doutputs: Tensor, inputs: Tensor) -> Tensor:
-    """Of the weights (M, outputs, inputs) of affine maps, over all steps: (T, M, B, …) of each.
-
-    One product a model: they are large, and a batch of them is slow in bfloat16 on a CPU.
-    """
-    M = doutputs.shape[1]
-    pairs = [(doutputs[:, m].flatten(0, 1), inputs[:, m].flatten(0, 1)) for m in range(M)]
-    return together([doutput.t() @ taken for doutput, taken in pairs])
+    """Of the weights (outputs, inputs) of an affine map, over all steps: (T, B, …) of each."""
+    return doutputs.flatten(0, 1).t() @ inputs.flatten(0, 1)
 
 
-def _softmax_back(maps: Tensor, gradient: Tensor) -> Tensor:
-    """From the gradient of maps = softmax(e), (M, B, L), to that of e."""
+def softmax_back(maps: Tensor, gradient: Tensor) -> Tensor:
+    """From the gradient of maps = softmax(e), (B, L), to that of e."""
     made: Tensor = torch.ops.aten._softmax_backward_data(gradient, maps, -1, maps.dtype)
     return made
 

@@ -36,20 +36,30 @@ def fuses(device: torch.device) -> bool:
     return True
 
 
-def lstm_step(raw: Tensor, bias: Tensor, cell: Tensor, next_cell: Tensor, hidden: Tensor) -> Tensor:
-    """The gates i, f, o after their sigmoids, and σ(−2x) for g, (M, B, 4H), in float32.
+def lstm_step(
+    raw: Tensor,
+    bias: Tensor,
+    cell: Tensor,
+    next_cell: Tensor,
+    hidden: Tensor,
+    kept: Tensor | None,
+    out: Tensor,
+) -> Tensor:
+    """The gates i, f, o after their sigmoids, and σ(−2x) for g, (B, 4H), in float32.
 
-    raw: what they are without their biases (M, 4H), of any float; −2x for g.
-    cell: the cell state, (M, B, H); the next one is written to `next_cell`, and the hidden state
-        to `hidden`, of any float, whose rows need not lie beside each other.
+    raw: what they are without their biases (4H,), of any float; −2x for g.
+    cell: the cell state, (B, H); the next one is written to `next_cell`, and the hidden state to
+        `hidden`, of any float, whose rows need not lie beside each other.
+    kept: what of the hidden state is not dropped in `out`, of any float, where it goes too.
     """
-    M, B, H = cell.shape
+    B, H = cell.shape
     gates = torch.empty_like(raw, dtype=cell.dtype)
-    hidden, stride = _rows(hidden, copies=False)
-    sizes = {"H": H, "BLOCK": BLOCK}
+    sizes = {"H": H, "BLOCK": BLOCK, "DROPS": kept is not None}
     with _on(raw.device):
-        _kernels().lstm_step[M * B, -(-H // BLOCK)](
-            raw, bias, cell, gates, next_cell, hidden, stride, B, **sizes
+        _kernels().lstm_step[B, -(-H // BLOCK)](
+            *(raw, bias, cell, gates, next_cell, hidden, hidden.stride(0)),
+            *(raw if kept is None else kept, out, out.stride(0)),
+            **sizes,
         )
     return gates
 
@@ -66,56 +76,63 @@ def lstm_step_back(
 ) -> None:
     """Back through `lstm_step`: writes the gradient of `raw` to `dgates`, of g a fourth of it.
 
-    above, own: the two parts of the gradient of the hidden state, (M, B, H), of any float.
+    above, own: the two parts of the gradient of the hidden state, (B, H), of any float.
     kept: what of the first part was not dropped, (B, H).
     dcell: the gradient of the next cell state, float32, which becomes that of `cell`.
     """
-    M, B, H = cell.shape
-    (above, above_stride), (own, own_stride) = _rows(above), _rows(own)
-    rest = {"H": H, "BLOCK": BLOCK, "DROPS": kept is not None}
-    kept = above if kept is None else kept
+    B, H = cell.shape
+    sizes = {"H": H, "BLOCK": BLOCK, "DROPS": kept is not None}
     with _on(cell.device):
-        _kernels().lstm_step_back[M * B, -(-H // BLOCK)](
-            *(above, above_stride, kept, own, own_stride),
-            *(gates, cell, next_cell, dcell, dgates, B),
-            **rest,
+        _kernels().lstm_step_back[B, -(-H // BLOCK)](
+            *(*_rows(above), above if kept is None else kept, *_rows(own)),
+            *(gates, cell, next_cell, dcell, dgates),
+            **sizes,
         )
+
+
+def look(hidden: Tensor, weights: Tensor, maps: Tensor) -> None:
+    """softmax(W h), written to `maps`, (B, L), float32 (eq. 4).
+
+    hidden: (B, H), of any float. weights: W, (L, H).
+    """
+    L, H = weights.shape
+    sizes = {"L": L, "H": H, **_tile(L)}
+    with _on(hidden.device):
+        _kernels().look[(len(hidden),)](*_rows(hidden), weights.contiguous(), maps, **sizes)
 
 
 def glimpse(maps: Tensor, x: Tensor, kept: Tensor | None, out: Tensor) -> None:
-    """Σ_l maps_l x_l, less what is dropped, written to `out`, (M, B, C) of any float (eq. 5).
+    """Σ_l maps_l x_l, less what is dropped, written to `out`, (B, C) of any float (eq. 5).
 
-    maps: (M, B, L), float32. x: the features of a frame of each clip, (B, L, C), of any float.
+    maps: (B, L), float32. x: the features of a frame of each clip, (B, L, C), of any float.
     kept: what of the glimpse is not dropped, (B, C).
     """
-    (M, B, L), C, block = maps.shape, x.shape[2], 64
-    out, stride = _rows(out, copies=False)
-    sizes = {"M": M, "L": L, "C": C, "PLACES": _power_of_two(L), "BLOCK": block}
+    B, L, C = x.shape
+    sizes = {"L": L, "C": C, "BLOCK": 128, "num_warps": 1}
     with _on(x.device):
-        _kernels().glimpse[B, -(-C // block)](
-            *(maps.contiguous(), *_places(x), maps if kept is None else kept, out, stride, B),
+        _kernels().glimpse[B, -(-C // 128)](
+            *(maps, *_places(x), maps if kept is None else kept, out, out.stride(0)),
             **sizes,
             DROPS=kept is not None,
         )
 
 
-def glimpse_back(above: Tensor, kept: Tensor | None, x: Tensor, dmaps: Tensor) -> Tensor:
-    """From the gradient (M, B, C) of what `glimpse` wrote to that of its maps; and dmaps with it.
+def glimpse_back(
+    above: Tensor, kept: Tensor | None, x: Tensor, maps: Tensor, dmaps: Tensor, draw: Tensor
+) -> None:
+    """Back through `glimpse` and the softmax that made its maps: what that took gets `draw`.
 
-    dmaps: the rest of the maps' gradient, (M, B, L), float32.
+    above: the gradient of what `glimpse` wrote, (B, C), of any float.
+    dmaps: the rest of the maps' gradient, (B, L), float32.
+    draw: (B, L), of any float.
     """
-    (M, B, L), places = dmaps.shape, 16  # that a program works on
-    (above, above_stride), (dmaps, dmaps_stride) = _rows(above), _rows(dmaps)
-    out = torch.empty(M, B, L, device=x.device)
-    sizes = {"M": M, "L": L, "C": x.shape[2], "PLACES": places, "BLOCK": BLOCK}
+    B, L, C = x.shape
     with _on(x.device):
-        _kernels().glimpse_back[B, -(-L // places)](
-            *(above, above_stride, above if kept is None else kept),
-            *(*_places(x), dmaps, dmaps_stride, out, B),
-            **sizes,
-            DROPS=kept is not None,
+        _kernels().glimpse_back[(B,)](
+            *(*_rows(above), above if kept is None else kept),
+            *(*_places(x), maps, *_rows(dmaps), draw),
+            **{"L": L, "C": C, "DROPS": kept is not None, **_tile(L)},
         )
-    return out
 
 
 def widen_uint8(cubes: Tensor, roots: Tensor, wide: Tensor) -> Tensor:
@@ -146,12 +163,13 @@ def _places(x: Tensor) -> tuple[Tensor, int, int]:
     return x, x.stride(0), x.stride(1)
 
 
-def _rows(values: Tensor, copies: bool = True) -> tuple[Tensor, int]:
-    """Values (M, B, H) whose M · B rows are as far apart as the number says."""
-    M, B, _ = values.shape
-    even = M == 1 or B == 1 or values.stride(0) == B * values.stride(1)
-    if not even or values.stride(2) != 1:
-        if not copies:
-            raise ValueError("rows that are not evenly apart")
-        values = values.contiguous()
-    return values, values.stride(1 if B > 1 else 0)
+def _rows(values: Tensor) -> tuple[Tensor, int]:
+    """Values (B, H), each row in one piece, and how far apart the rows are."""
+    values = values if values.stride(1) == 1 else values.contiguous()
+    return values, values.stride(0)
+
+
+def _tile(L: int) -> dict[str, int]:
+    """All places of a clip beside some channels: what a program has of them at a time."""
+    places = _power_of_two(L)
+    return {"PLACES": places, "BLOCK": max(16, 2**14 // places), "num_warps": 16}

@@ -1,7 +1,7 @@
 """Triton kernels for a GPU, for what torch does in many passes over memory; `fused.py` calls.
 
-A tensor is given as a pointer to rows, of each model M and clip B, and by how far apart they lie;
-a program works on a stretch of one row. All numbers are float32 in between.
+A tensor is given as a pointer to rows, one a clip, and by how far apart they lie; a program works
+on one row or a stretch of it. All numbers are float32 in between.
 """
 
 import triton
@@ -17,25 +17,36 @@ def lstm_step(
     next_cell,
     hidden,
     hidden_stride,
-    B,
+    kept,
+    out,
+    out_stride,
     H: tl.constexpr,
     BLOCK: tl.constexpr,
+    DROPS: tl.constexpr,
 ):
-    """From the products of i, f, o and −2 g to their σ, the next cell and hidden state."""
+    """From the products of i, f, o and −2 g to their σ, the next cell and hidden state.
+
+    The hidden state goes to `hidden`, and there rounded to `out`, less what is dropped.
+    """
     row, h = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside, at, own = h < H, row * 4 * H + h, row // B * 4 * H + h
-    i = tl.load(raw + at, inside).to(tl.float32) + tl.load(bias + own, inside)
-    f = tl.load(raw + at + H, inside).to(tl.float32) + tl.load(bias + own + H, inside)
-    o = tl.load(raw + at + 2 * H, inside).to(tl.float32) + tl.load(bias + own + 2 * H, inside)
-    g = tl.load(raw + at + 3 * H, inside).to(tl.float32) + tl.load(bias + own + 3 * H, inside)
+    inside, at, state = h < H, row * 4 * H + h, row * H + h
+    i = tl.load(raw + at, inside).to(tl.float32) + tl.load(bias + h, inside)
+    f = tl.load(raw + at + H, inside).to(tl.float32) + tl.load(bias + h + H, inside)
+    o = tl.load(raw + at + 2 * H, inside).to(tl.float32) + tl.load(bias + h + 2 * H, inside)
+    g = tl.load(raw + at + 3 * H, inside).to(tl.float32) + tl.load(bias + h + 3 * H, inside)
     i, f, o, g = tl.sigmoid(i), tl.sigmoid(f), tl.sigmoid(o), tl.sigmoid(g)
     tl.store(gates + at, i, inside)
     tl.store(gates + at + H, f, inside)
     tl.store(gates + at + 2 * H, o, inside)
     tl.store(gates + at + 3 * H, g, inside)
-    c = f * tl.load(cell + row * H + h, inside) + i * (1 - 2 * g)
-    tl.store(next_cell + row * H + h, c, inside)
-    tl.store(hidden + row * hidden_stride + h, o * (1 - 2 * tl.sigmoid(-2 * c)), inside)
+    c = f * tl.load(cell + state, inside) + i * (1 - 2 * g)
+    tl.store(next_cell + state, c, inside)
+    made = (o * (1 - 2 * tl.sigmoid(-2 * c))).to(hidden.dtype.element_ty)
+    tl.store(hidden + row * hidden_stride + h, made, inside)
+    left = made.to(tl.float32)
+    if DROPS:
+        left *= tl.load(kept + state, inside).to(tl.float32)
+    tl.store(out + row * out_stride + h, left, inside)
 
 
 @triton.jit
@@ -50,7 +61,6 @@ def lstm_step_back(
     next_cell,
     dcell,
     dgates,
-    B,
     H: tl.constexpr,
     BLOCK: tl.constexpr,
     DROPS: tl.constexpr,
@@ -63,7 +73,7 @@ def lstm_step_back(
     inside, at, state = h < H, row * 4 * H + h, row * H + h
     dhidden = tl.load(above + row * above_stride + h, inside).to(tl.float32)
     if DROPS:
-        dhidden *= tl.load(kept + row % B * H + h, inside).to(tl.float32)
+        dhidden *= tl.load(kept + state, inside).to(tl.float32)
     dhidden += tl.load(own + row * own_stride + h, inside).to(tl.float32)
     i, f = tl.load(gates + at, inside), tl.load(gates + at + H, inside)
     o, g = tl.load(gates + at + 2 * H, inside), tl.load(gates + at + 3 * H, inside)
@@ -78,6 +88,26 @@ def lstm_step_back(
 
 
 @triton.jit
+def look(
+    hidden,
+    hidden_stride,
+    weights,
+    maps,
+    L: tl.constexpr,
+    H: tl.constexpr,
+    PLACES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """softmax(W h): the map of a clip's next frame (eq. 4)."""
+    b, place = tl.program_id(0).to(tl.int64), tl.arange(0, PLACES)
+    h = hidden + b * hidden_stride
+    scores = _times_places(h, h, weights, H, L, H, PLACES, BLOCK, False)
+    scores = tl.where(place < L, scores, float("-inf"))
+    shares = tl.exp(scores - tl.max(scores, axis=0))
+    tl.store(maps + b * L + place, shares / tl.sum(shares, axis=0), place < L)
+
+
+@triton.jit
 def glimpse(
     maps,
     x,
@@ -86,27 +116,20 @@ def glimpse(
     kept,
     out,
     out_stride,
-    B,
-    M: tl.constexpr,
     L: tl.constexpr,
     C: tl.constexpr,
-    PLACES: tl.constexpr,
     BLOCK: tl.constexpr,
     DROPS: tl.constexpr,
 ):
     """Σ_l maps_l x_l of the features x (B, L, C) of a frame, less what is dropped (eq. 5)."""
     b, c = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    place, inside = tl.arange(0, PLACES), c < C
-    there = (place < L)[:, None] & inside[None, :]
-    at = b * clip_stride + place[:, None] * place_stride + c[None, :]
-    features = tl.load(x + at, there, 0).to(tl.float32)
-    for m in tl.static_range(M):  # read once for all models
-        row = m * B + b
-        looks = tl.load(maps + row * L + place, place < L, 0)
-        made = tl.sum(looks[:, None] * features, axis=0)
-        if DROPS:
-            made *= tl.load(kept + b * C + c, inside, 0).to(tl.float32)
-        tl.store(out + row * out_stride + c, made, inside)
+    inside, made = c < C, tl.zeros((BLOCK,), tl.float32)
+    for place in tl.static_range(L):
+        features = tl.load(x + b * clip_stride + place * place_stride + c, inside, 0)
+        made += tl.load(maps + b * L + place) * features.to(tl.float32)
+    if DROPS:
+        made *= tl.load(kept + b * C + c, inside, 0).to(tl.float32)
+    tl.store(out + b * out_stride + c, made, inside)
 
 
 @triton.jit
@@ -117,33 +140,49 @@ def glimpse_back(
     x,
     clip_stride,
     place_stride,
+    maps,
     dmaps,
     dmaps_stride,
-    out,
-    B,
-    M: tl.constexpr,
+    draw,
     L: tl.constexpr,
     C: tl.constexpr,
     PLACES: tl.constexpr,
     BLOCK: tl.constexpr,
     DROPS: tl.constexpr,
 ):
-    """From the gradient of the glimpse after dropout to that of the maps, and dmaps with it."""
-    b, place = tl.program_id(0).to(tl.int64), tl.program_id(1) * PLACES + tl.arange(0, PLACES)
-    start = x + b * clip_stride + place[:, None] * place_stride
-    for m in tl.static_range(M):
-        row = m * B + b
-        products = tl.zeros((PLACES, BLOCK), tl.float32)
-        for first in range(0, C, BLOCK):
-            c = first + tl.arange(0, BLOCK)
-            there = (place < L)[:, None] & (c < C)[None, :]
-            features = tl.load(start + c[None, :], there, 0).to(tl.float32)
-            dmade = tl.load(above + row * above_stride + c, c < C, 0).to(tl.float32)
-            if DROPS:
-                dmade *= tl.load(kept + b * C + c, c < C, 0).to(tl.float32)
-            products += dmade[None, :] * features
-        rest = tl.load(dmaps + row * dmaps_stride + place, place < L, 0)
-        tl.store(out + row * L + place, rest + tl.sum(products, axis=1), place < L)
+    """From the gradient of the glimpse after dropout, and dmaps, to that before the softmax."""
+    b, place = tl.program_id(0).to(tl.int64), tl.arange(0, PLACES)
+    inside, frame, row = place < L, x + b * clip_stride, above + b * above_stride
+    dmap = _times_places(row, kept + b * C, frame, place_stride, L, C, PLACES, BLOCK, DROPS)
+    dmap += tl.load(dmaps + b * dmaps_stride + place, inside, 0)
+    seen = tl.load(maps + b * L + place, inside, 0)
+    tl.store(draw + b * L + place, seen * (dmap - tl.sum(seen * dmap, axis=0)), inside)
+
+
+@triton.jit
+def _times_places(
+    row,
+    kept,
+    matrix,
+    place_stride,
+    L: tl.constexpr,
+    C: tl.constexpr,
+    PLACES: tl.constexpr,
+    BLOCK: tl.constexpr,
+    DROPS: tl.constexpr,
+):
+    """Σ_c row_c kept_c matrix_lc for each place l."""
+    place = tl.arange(0, PLACES)
+    products = tl.zeros((PLACES, BLOCK), tl.float32)
+    for first in range(0, C, BLOCK):
+        c = first + tl.arange(0, BLOCK)
+        there = (place < L)[:, None] & (c < C)[None, :]
+        features = tl.load(matrix + place[:, None] * place_stride + c[None, :], there, 0)
+        values = tl.load(row + c, c < C, 0).to(tl.float32)
+        if DROPS:
+            values *= tl.load(kept + c, c < C, 0).to(tl.float32)
+        products += values[None, :] * features.to(tl.float32)
+    return tl.sum(products, axis=1)
 
 
 @triton.jit

@@ -1,13 +1,13 @@
 """What the models are built of: the first state, the weights of the LSTM, the head, dropout."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
 
 import torch
 from torch import Tensor, nn
 
+from attnact.machine.streams import handed_on
 from attnact.vocabulary import DropoutForm
 
 
@@ -67,28 +67,39 @@ def rows_of_batch(rows: slice, batch: int) -> Iterator[None]:
         _rows = None
 
 
-_drawn: tuple[list[Tensor], Iterator[int]] | None = None
+class Draws:
+    """Numbers that several models drop by: the first one draws them, and all take the same."""
+
+    def __init__(self) -> None:
+        self._drawn: list[Callable[[], Tensor]] = []
+        self._taken = 0  # by the model that takes now
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Inside, a model's dropout takes them, one after the other from the first on."""
+        global _shared
+        _shared, self._taken = self, 0
+        try:
+            yield
+        finally:
+            _shared = None
+
+    def next(self, make: Callable[[], Tensor]) -> Tensor:
+        """The next numbers, which are made if no model has taken them yet."""
+        if self._taken == len(self._drawn):
+            self._drawn.append(handed_on(make()))
+        self._taken += 1
+        return self._drawn[self._taken - 1]()
 
 
-@contextmanager
-def same_draws(drawn: list[Tensor]) -> Iterator[None]:
-    """Inside, dropout takes the numbers in the list, and adds those that it draws after them."""
-    global _drawn
-    _drawn = drawn, count()
-    try:
-        yield
-    finally:
-        _drawn = None
+_shared: Draws | None = None
 
 
 def _draw_own(shape: Sequence[int], clips: int, kind: torch.dtype, device: torch.device) -> Tensor:
-    if _drawn is None:
+    def make() -> Tensor:
         return _draw_rows(shape, clips, kind, device)
-    drawn, place = _drawn
-    at = next(place)
-    if at == len(drawn):
-        drawn.append(_draw_rows(shape, clips, kind, device))
-    return drawn[at]
+
+    return make() if _shared is None else _shared.next(make)
 
 
 def _draw_rows(shape: Sequence[int], clips: int, kind: torch.dtype, device: torch.device) -> Tensor:

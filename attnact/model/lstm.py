@@ -1,7 +1,7 @@
 """An LSTM layer during one batch, a step after the other and back again (eq. 1–3).
 
 A module has the weights (`layers.py`); this has what it keeps of each step, and the backward
-pass written out. M models of one shape go side by side.
+pass written out.
 """
 
 from collections.abc import Sequence
@@ -37,9 +37,9 @@ class Layer:
     cache holds. A tanh is made and kept as σ(−2x), in a sixth of the time: tanh x = 1 − 2σ(−2x).
 
     taken: the input and the last hidden state, side by side as the product takes them,
-        (M, B, inputs + H); of one step more, as cells.
-    gates: i, f, o after their sigmoids, and σ(−2x) for g, (M, B, 4H).
-    cells: the cell states, (M, B, H); squashed: σ(−2x) of the next.
+        (B, inputs + H); of one step more, as cells.
+    gates: i, f, o after their sigmoids, and σ(−2x) for g, (B, 4H).
+    cells: the cell states, (B, H); squashed: σ(−2x) of the next.
     """
 
     def __init__(
@@ -51,35 +51,39 @@ class Layer:
         hidden: Tensor,
         cell: Tensor,
     ) -> None:
-        M, B, self.H = hidden.shape
+        B, self.H = hidden.shape
         self.weight = self._last_gate(weight.to(dtype, copy=True), -2)
         self.bias = self._last_gate(bias.clone(), -2)
         self.affine = Weights(self.weight, self.bias)
-        self.all_taken = self.weight.new_empty(steps + 1, M, B, weight.shape[2])
+        self.all_taken = self.weight.new_empty(steps + 1, B, weight.shape[1])
         self.taken = self.all_taken.unbind()
-        inputs, states = self.all_taken.tensor_split([weight.shape[2] - self.H], dim=3)
+        inputs, states = self.all_taken.tensor_split([weight.shape[1] - self.H], dim=2)
         self.inputs, self.hidden = inputs.unbind(), states.unbind()
-        self.cells = hidden.new_empty(steps + 1, M, B, self.H).unbind()
+        self.cells = hidden.new_empty(steps + 1, B, self.H).unbind()
         self.gates: list[Tensor] = [hidden] * steps
         self.squashed: list[Tensor] = [hidden] * steps
         self.hidden[0].copy_(hidden)
         self.cells[0].copy_(cell)
 
     def _last_gate(self, gates: Tensor, factor: float) -> Tensor:
-        """Something of the gates, (M, 4H, …), after the last of them is multiplied in place."""
-        gates[:, -self.H :] *= factor
+        """Something of the gates, (4H, …), after the last of them is multiplied in place."""
+        gates[-self.H :] *= factor
         return gates
 
-    def step(self, t: int) -> Tensor:
-        """From the input and the hidden state of step t to the next hidden state."""
+    def step(self, t: int, kept: Tensor | None, out: Tensor) -> None:
+        """From the input and the hidden state of step t to the next hidden state.
+
+        What of it is kept is written to `out`, (B, H) of any float, too.
+        """
         gates = self.affine.sigmoids(at(self.taken, t))
-        i, f, o, g = gates.chunk(4, dim=2)
+        i, f, o, g = gates.chunk(4, dim=1)
         cell = torch.addcmul(i, i, g, value=-2, out=at(self.cells, t + 1))
         cell.addcmul_(f, at(self.cells, t))
         squashed = torch.mul(cell, -2).sigmoid_()
-        kept = t % len(self.gates)
-        self.gates[kept], self.squashed[kept] = gates, squashed
-        return at(self.hidden, t + 1).copy_(torch.addcmul(o, o, squashed, value=-2))
+        place = t % len(self.gates)
+        self.gates[place], self.squashed[place] = gates, squashed
+        hidden = at(self.hidden, t + 1).copy_(torch.addcmul(o, o, squashed, value=-2))
+        drop(hidden, kept, out)
 
     def start_back(self) -> None:
         """Makes room for the gradients; those of the gates before their sigmoids take over."""
@@ -88,14 +92,14 @@ class Layer:
         self.all_dgates = self.all_taken.new_empty(len(self.gates), *self.gates[0].shape)
         self.dgates = self.all_dgates.unbind()
         self.raw = torch.empty_like(self.gates[0])
-        self.dbias = self.raw.new_zeros(len(self.raw), 4 * self.H)
+        self.dbias = self.raw.new_zeros(4 * self.H)
         # The slope of a tanh is 4 σ(−2x) (1 − σ(−2x)): these have g's four, and undo its −2.
-        self.affine_back = Weights(self._last_gate(self.weight.clone(), -2).mT)
+        self.affine_back = Weights(self._last_gate(self.weight.clone(), -2).t())
 
     def step_back(self, t: int, above: Tensor, kept: Tensor | None) -> Tensor:
         """From the gradient of what was made of `hidden[t + 1]` to that of `inputs[t]`.
 
-        above: (M, B, H), of the hidden state after dropout.
+        above: (B, H), of the hidden state after dropout.
         kept: what was not dropped of it, (B, H).
         """
         self._gates_back(t, above, kept)
@@ -108,11 +112,11 @@ class Layer:
         gates, squashed, dcell = self.gates[t], self.squashed[t], self.dcell
         dhidden = torch.add(above, self.dhidden).to(dcell.dtype)
         same = self.dgates[t].dtype == self.raw.dtype
-        i, f, o, g = gates.chunk(4, dim=2)
+        i, f, o, g = gates.chunk(4, dim=1)
         through = torch.mul(dhidden, o)
         dcell.add_(sigmoid_backward(through, squashed, grad_input=through), alpha=4)
         raw = self.dgates[t] if same else self.raw
-        di, df, do, dg = raw.chunk(4, dim=2)
+        di, df, do, dg = raw.chunk(4, dim=1)
         torch.addcmul(dcell, dcell, g, value=-2, out=di)
         torch.mul(dcell, self.cells[t], out=df)
         torch.addcmul(dhidden, dhidden, squashed, value=-2, out=do)
@@ -121,7 +125,7 @@ class Layer:
         sigmoid_backward(raw, gates, grad_input=raw)
         if not same:
             self.dgates[t].copy_(raw)
-        self.dbias += raw.sum(1)
+        self.dbias += raw.sum(0)
 
     def gradients(self) -> tuple[Tensor, Tensor]:
         """Those of the weight and the bias."""
@@ -132,12 +136,11 @@ class Layer:
 class FusedLayer(Layer):
     """The same on a GPU, in one kernel a step beside the product."""
 
-    def step(self, t: int) -> Tensor:
-        """See `Layer`; the hidden state is rounded to the products' type."""
+    def step(self, t: int, kept: Tensor | None, out: Tensor) -> None:
+        """See `Layer`."""
         raw, hidden = self.affine.times(at(self.taken, t)), at(self.hidden, t + 1)
         cells = at(self.cells, t), at(self.cells, t + 1)
-        self.gates[t % len(self.gates)] = lstm_step(raw, self.bias, *cells, hidden)
-        return hidden
+        self.gates[t % len(self.gates)] = lstm_step(raw, self.bias, *cells, hidden, kept, out)
 
     def _gates_back(self, t: int, above: Tensor, kept: Tensor | None) -> None:
         cells = self.cells[t], self.cells[t + 1]
@@ -146,7 +149,7 @@ class FusedLayer(Layer):
 
     def gradients(self) -> tuple[Tensor, Tensor]:
         """See `Layer`."""
-        self.dbias = self.all_dgates.sum((0, 2), dtype=self.dbias.dtype)
+        self.dbias = self.all_dgates.sum((0, 1), dtype=self.dbias.dtype)
         return super().gradients()
 
 

@@ -88,11 +88,9 @@ class AttentionLSTM(Model):
         """Scores and attention maps; see `Model.forward`."""
         clips = windows_of(X)
         hidden, cell, seen = self.before(clips, means_of(clips, self.head), mask)
-        weights = [(weight[None], bias[None]) for weight, bias in self.gates()]
-        states = [h[None] for h in hidden], [c[None] for c in cell]
-        looks = self.attention.looks, [tensor[None] for tensor in seen]
-        tops, maps = attend(clips, *states, weights, self.keep(clips), *looks)
-        return self.head(tops[0]), maps[0]
+        looks = self.attention.looks
+        tops, maps = attend(clips, hidden, cell, self.gates(), self.keep(clips), looks, seen)
+        return self.head(tops), maps
 
     def before(
         self, clips: Windows, means: Tensor, mask: Tensor

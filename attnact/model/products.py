@@ -5,7 +5,6 @@ then multiplies faster than `torch.mm`: by a tenth to a fifth in float32, by hal
 the processor has AMX. `torch.compile` has it do so by the same two operators.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,30 +16,28 @@ _onednn: Any = torch.ops.mkldnn
 
 
 class Weights:
-    """The weights of M affine maps, (M, outputs, inputs), and perhaps their biases (M, outputs)."""
+    """The weights of an affine map, (outputs, inputs), and perhaps its biases (outputs,)."""
 
     def __init__(self, weights: Tensor, biases: Tensor | None = None) -> None:
         self._weights = weights
         if biases is not None:
             self._biases, self._near = biases, biases.to(weights.dtype)
-        self._packed: list[Tensor] = []
+        self._packed: Tensor | None = None
         if _packs(weights.device, weights.dtype):
-            self._packed = [_onednn._reorder_linear_weight(it.contiguous()) for it in weights]
+            self._packed = _onednn._reorder_linear_weight(weights.contiguous())
 
     def times(self, rows: Tensor) -> Tensor:
-        """The rows (M, B, inputs) times the weights, without the bias: (M, B, outputs)."""
-        if not self._packed:
-            return torch.bmm(rows, self._weights.mT)
-        each = zip(rows, self._packed, strict=True)
-        return together([_linear(some, packed, None, "none") for some, packed in each])
+        """The rows (B, inputs) times the weights, without the bias: (B, outputs)."""
+        if self._packed is None:
+            return torch.mm(rows, self._weights.t())
+        return _linear(rows, self._packed, None, "none")
 
     def sigmoids(self, rows: Tensor) -> Tensor:
-        """σ of the affine maps of the rows: (M, B, outputs), of the biases' type."""
-        if not self._packed:
-            return torch.add(self.times(rows), self._biases[:, None]).sigmoid_()
+        """σ of the affine map of the rows: (B, outputs), of the biases' type."""
+        if self._packed is None:
+            return torch.add(self.times(rows), self._biases).sigmoid_()
         exact = rows.dtype == self._biases.dtype  # else σ is not to be rounded to it
-        each = zip(rows, self._packed, self._near, strict=True)
-        made = together([_linear(*it, "sigmoid" if exact else "none") for it in each])
+        made = _linear(rows, self._packed, self._near, "sigmoid" if exact else "none")
         return made if exact else made.to(self._biases.dtype).sigmoid_()
 
 
@@ -68,7 +65,7 @@ class _Affine(torch.autograd.Function):
     def backward(ctx: Any, dmade: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         rows, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad[0]
-        drows = Weights(weight.t()[None]).times(dmade[None])[0] if wanted else None
+        drows = Weights(weight.t()).times(dmade) if wanted else None
         # As a product, which is twice as fast as a sum on a CPU.
         dbias = dmade.new_ones(1, len(dmade)) @ dmade
         return drows, dmade.t() @ rows, dbias[0]
@@ -95,8 +92,3 @@ def _packs(device: torch.device, dtype: torch.dtype) -> bool:
 def _linear(rows: Tensor, packed: Tensor, bias: Tensor | None, then: str) -> Tensor:
     made: Tensor = _onednn._linear_pointwise(rows, packed, bias, then, [], "")
     return made
-
-
-def together(each: Sequence[Tensor]) -> Tensor:
-    """Of each model, (…), as one tensor (M, …); of a single one it is no copy."""
-    return each[0][None] if len(each) == 1 else torch.stack(tuple(each))

@@ -5,8 +5,6 @@ what every small operation made, and add to the weights' gradients at every step
 its own type, once in each direction; a layer's input and state lie side by side where its product
 reads them, a row a clip; and its weights' gradient is made of all steps at the end. Products run in
 the type of `torch.autocast` where that is on, everything else in the type of the weights.
-
-Models of one shape go through the same clips side by side, M of them: X is read once for all.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from attnact.model.attention import LooksMaker
+from attnact.model.attention import LooksMaker, softmax_back
 from attnact.model.fused import fuses, glimpse, glimpse_back
 from attnact.model.lstm import at, drop, layer_class
 from attnact.model.products import product_type
@@ -32,15 +30,15 @@ def attend(
     looks: LooksMaker,
     looks_tensors: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """The top layer's hidden states (M, B, T, H) and the attention maps (M, B, T, L).
+    """The top layer's hidden states (B, T, H) and the attention maps (B, T, L).
 
     Args:
         clips: the feature cubes, of any float; they get no gradient.
-        hidden, cell: the state of each layer before the first frame, (M, B, H).
-        layers: the weight (M, 4H, inputs + H) and bias (M, 4H) of each layer's gates i, f, o, g,
-            which take the layer's input and its last hidden state.
-        keep: what each layer's input is multiplied by in every model, (T, B, inputs): dropout.
-        looks, looks_tensors: the form of attention, and its tensors, (M, …).
+        hidden, cell: the state of each layer before the first frame, (B, H).
+        layers: the weight (4H, inputs + H) and bias (4H,) of each layer's gates i, f, o, g, which
+            take the layer's input and its last hidden state.
+        keep: what each layer's input is multiplied by, (T, B, inputs): dropout.
+        looks, looks_tensors: the form of attention, and its tensors.
     """
     weights = [tensor for layer in layers for tensor in layer]
     wide, device = weights[0].dtype, weights[0].device.type
@@ -51,11 +49,11 @@ def attend(
         tops, maps = _Recurrence.apply(  # type: ignore[no-untyped-call]
             dtype, learns, looks, tuple(keep), clips, *start, len(weights), *weights, *looks_tensors
         )
-    return tops.permute(1, 2, 0, 3), maps.permute(1, 2, 0, 3)
+    return tops.transpose(0, 1), maps.transpose(0, 1)
 
 
 class _Recurrence(torch.autograd.Function):
-    """`attend` with the steps first, (T, M, B, …), and every weight an argument of its own."""
+    """`attend` with the steps first, (T, B, …), and every weight an argument of its own."""
 
     @staticmethod
     def forward(
@@ -78,18 +76,18 @@ class _Recurrence(torch.autograd.Function):
             for weight, bias, *state in zip(weights[::2], weights[1::2], hidden, cell, strict=True)
         ]
         ctx.keep = [None if kept is None else kept.unbind() for kept in keep]
-        _, M, B, H = hidden.shape
-        tops, maps = hidden.new_empty(T, M, B, H), hidden.new_empty(T, M, B, clips.locations)
+        _, B, H = hidden.shape
+        tops, maps = hidden.new_empty(T, B, H), hidden.new_empty(T, B, clips.locations)
         ctx.glimpses, top = _Glimpses(clips, maps), ctx.layers[-1]
         for t, (seen, state) in enumerate(zip(maps.unbind(), tops.unbind(), strict=True)):
-            seen.copy_(ctx.looks.look(t, at(top.hidden, t)))
+            ctx.looks.look(t, at(top.hidden, t), seen)
             kept = [kept and kept[t] for kept in ctx.keep]
-            ctx.glimpses.see(t, seen, kept[0], at(ctx.layers[0].inputs, t))
-            below = ctx.layers[0].step(t)
-            for layer, drops in zip(ctx.layers[1:], kept[1:], strict=True):
-                drop(below, drops, at(layer.inputs, t))
-                below = layer.step(t)
-            state.copy_(below)
+            inputs = [at(layer.inputs, t) for layer in ctx.layers]
+            ctx.glimpses.see(t, seen, kept[0], inputs[0])
+            for layer, drops, out in zip(
+                ctx.layers, [*kept[1:], None], [*inputs[1:], state], strict=True
+            ):
+                layer.step(t, drops, out)
         ctx.save_for_backward(maps)
         return tops, maps
 
@@ -105,8 +103,8 @@ class _Recurrence(torch.autograd.Function):
             below, kept = dtops[t], None  # the gradient of what was made of a layer, and dropped
             for layer, drops in zip(reversed(layers), reversed(keep), strict=True):
                 below, kept = layer.step_back(t, below, kept), drops and drops[t]
-            dmap = ctx.glimpses.back(t, below, kept, dmaps[t])
-            top.dhidden = top.dhidden + looks.back(t, top.hidden[t], maps[t], dmap)
+            ctx.glimpses.back(t, below, kept, maps[t], dmaps[t], looks.draws[t])
+            looks.back(t, top.hidden[t], top.dhidden)
         weights = [tensor for layer in layers for tensor in layer.gradients()]
         dhidden = torch.stack([layer.dhidden.to(maps.dtype) for layer in layers])
         dcell = torch.stack([layer.dcell for layer in layers])
@@ -115,7 +113,7 @@ class _Recurrence(torch.autograd.Function):
 
 
 class _Glimpses:
-    """What is seen of each frame, Σ_l maps_l X_l (eq. 5), and the way back to the maps.
+    """What is seen of each frame, Σ_l maps_l X_l (eq. 5), and the way back to before the softmax.
 
     A GPU has a kernel of its own for either, with the dropout after it.
     """
@@ -125,30 +123,40 @@ class _Glimpses:
         self.fused = maps.dtype == torch.float32 and fuses(maps.device) and clips.in_a_row
 
     def see(self, t: int, maps: Tensor, kept: Tensor | None, out: Tensor) -> None:
-        """Writes the glimpses of frame t, (M, B, C), less what is dropped."""
+        """Writes the glimpses of frame t, (B, C), less what is dropped."""
         if self.fused:
             (X,) = self.clips.at(t)
             glimpse(maps, X, kept, out)
         else:
             drop(self._times(maps, self.clips.at(t)), kept, out)
 
-    def back(self, t: int, above: Tensor, kept: Tensor | None, dmaps: Tensor) -> Tensor:
-        """From the gradient of what `see` wrote to that of the maps, of which dmaps is a part."""
+    def back(
+        self,
+        t: int,
+        above: Tensor,
+        kept: Tensor | None,
+        maps: Tensor,
+        dmaps: Tensor,
+        draw: Tensor,
+    ) -> None:
+        """From the gradient of what `see` wrote to that of what the softmax made the maps of.
+
+        dmaps: the rest of the maps' gradient. draw: where it is written, of any float.
+        """
         if self.fused:
             (X,) = self.clips.at(t)
-            return glimpse_back(above, kept, X, dmaps)
-        dglimpses = above if kept is None else above * kept
-        return self._times(dglimpses, (x.mT for x in self.clips.at(t))) + dmaps
+            glimpse_back(above, kept, X, maps, dmaps, draw)
+        else:
+            dglimpses = above if kept is None else above * kept
+            dmaps = self._times(dglimpses, (x.mT for x in self.clips.at(t))) + dmaps
+            draw.copy_(softmax_back(maps, dmaps))
 
     def _times(self, rows: Tensor, parts: Iterable[Tensor]) -> Tensor:
-        """The rows (M, B, K) times each clip's matrix (K, N), of which every part has some.
-
-        A clip's matrix is read once for the rows of all models, (M, B, N).
-        """
-        rows, products, done = rows.transpose(0, 1), [], 0
+        """The rows (B, K) times each clip's matrix (K, N), of which every part has some: (B, N)."""
+        rows, products, done = rows[:, None], [], 0
         for part in parts:
             some = rows[done : done + len(part)].to(part.dtype)
             products.append(torch.bmm(some, part))
             done += len(part)
         whole = torch.cat(products) if len(products) > 1 else products[0]
-        return whole.transpose(0, 1)
+        return whole[:, 0]

@@ -1,4 +1,4 @@
-"""A sweep of three λ beside one run, in turn and as a stack: the time, and the memory it takes.
+"""A sweep of three λ beside one run, in turn and side by side: the time, and the memory it takes.
 
 On a GPU, whose steps take milliseconds, of the epochs alone: on features that were made up there,
 enough of them to outlast what comes before the first step.
@@ -22,7 +22,7 @@ from attnact.train.config import TrainConfig
 from attnact.train.experiments.sweep import sweep_rows
 from attnact.train.feed.places import FeatureStore
 from attnact.train.feed.store import bytes_of, open_store
-from attnact.train.lockstep import stacks
+from attnact.train.lockstep import abreast
 from attnact.train.loop import train, train_together
 from attnact.train.runs import Run, create_run
 from attnact.vocabulary import Split
@@ -37,7 +37,7 @@ CONFIGS = (
     replace(BASE, batch_size=32, train_stride=4, attention="context"),
 )
 ON_GPU = (*CONFIGS[:2], replace(CONFIGS[1], hidden_size=1024), CONFIGS[2])
-HOW = ("one after the other", "as a stack")
+HOW = ("one after the other", "side by side")
 
 
 def rows(quick: bool) -> Iterator[Row]:
@@ -62,18 +62,18 @@ def rows(quick: bool) -> Iterator[Row]:
                     f"{figure(one).text('s', digits=1)} for one λ; "
                     f"{ratio(three, one).text('×', digits=2)}",
                     "3 ×, where arithmetic binds",
-                    held + "; what a sweep does here" * (how == HOW[stacks(config, DEVICE)]),
+                    held + "; what a sweep does here" * (how == HOW[abreast(DEVICE) > 1]),
                 )
 
 
 def epochs(config: TrainConfig) -> Row:
-    """About a hundred steps of one run, and of three as a stack."""
+    """About a hundred steps of one run, and of three side by side."""
     part = 400 * 66 // (100 * config.batch_size)
     works = [made_epoch(config, 400, 95, part, penalties) for penalties in ((0.0,), PENALTIES)]
     one, three = in_turn(works, 3)
     return Row(
         f"three λ, {config.attention}, B {config.batch_size}, 3×{config.hidden_size}, "
-        f"{config.precision}, trained as a stack",
+        f"{config.precision}, trained side by side",
         figure(three).text("s", digits=2),
         f"{figure(one).text('s', digits=2)} for one λ; {ratio(three, one).text('×', digits=2)}",
         "3 ×, where arithmetic binds",
@@ -84,7 +84,7 @@ def epochs(config: TrainConfig) -> Row:
 def measured(
     config: TrainConfig, cache: FeatureCache, store: FeatureStore, places: Iterator[Path]
 ) -> list[list[float]]:
-    """Seconds of one run, before and after the others, of all λ in a row, and of all as a stack."""
+    """Seconds of one run, before and after the others, of all λ in a row, and side by side."""
 
     def begin(penalties: Sequence[float]) -> list[Run]:
         made = sweep_rows(config, penalties).values()
@@ -97,12 +97,12 @@ def measured(
         for run in begin(PENALTIES):
             train(run, cache, store)
 
-    def stacked() -> None:
+    def side_by_side() -> None:
         for _, outcome in train_together(begin(PENALTIES), cache, store):
             assert not isinstance(outcome, Exception), outcome
 
-    before, row, after, stack = in_turn([alone, in_a_row, alone, stacked], 3)
-    return [[(a + b) / 2 for a, b in zip(before, after, strict=True)], row, stack]
+    before, row, after, beside = in_turn([alone, in_a_row, alone, side_by_side], 3)
+    return [[(a + b) / 2 for a, b in zip(before, after, strict=True)], row, beside]
 
 
 def make(folder: Path) -> FeatureCache:

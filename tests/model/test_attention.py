@@ -13,6 +13,7 @@ from attnact.model.attention import (
     ContextAttention,
     ContextLooks,
     LocationAttention,
+    Looks,
     attention_penalty,
 )
 from attnact.model.windows import Window, Windows
@@ -33,8 +34,14 @@ def map_at(attention: LocationAttention | ContextAttention, X: Tensor, t: int, h
     """The map of frame t of X (B, T, L, C) for the hidden state h."""
     clips = Windows.of(X)
     with torch.no_grad():
-        tensors = [tensor[None] for tensor in attention.tensors(clips)]
-        return attention.looks(clips, h.dtype, *tensors).look(t, h[None])[0]
+        return looked(attention.looks(clips, h.dtype, *attention.tensors(clips)), t, h)
+
+
+def looked(looks: Looks, t: int, hidden: Tensor) -> Tensor:
+    """The maps of frame t, (B, L)."""
+    maps = torch.full((len(hidden), L), torch.nan, dtype=hidden.dtype)
+    looks.look(t, hidden, maps)
+    return maps
 
 
 def random_maps(seed: int, sharpness: float) -> Tensor:
@@ -84,12 +91,12 @@ def test_what_clips_share_is_exponentiated_once(apart: bool, reach: float, askin
     frames *= reach / P.abs().max()  # without the bias: nearly where P is to reach
     clips = Windows(frames, [Window(0, B, 1, 1)], T)
     with torch.no_grad():
-        looks = attention.looks(clips, frames.dtype, *(x[None] for x in attention.tensors(clips)))
+        looks = ContextLooks(clips, frames.dtype, *attention.tensors(clips))
         assert looks.apart == apart
         for t in range(T):
             seen = attention.project(frames[t : t + B]) + attention.hidden(hidden)[:, None]
             maps = attention.scores(torch.tanh(seen))[..., 0].softmax(-1)
-            torch.testing.assert_close(looks.look(t, hidden[None])[0], maps, equal_nan=True)
+            torch.testing.assert_close(looked(looks, t, hidden), maps, equal_nan=True)
 
 
 def test_clips_of_many_frames_are_exponentiated_whole() -> None:
@@ -98,12 +105,9 @@ def test_clips_of_many_frames_are_exponentiated_whole() -> None:
     shared = Windows(frames, [Window(0, 20, 1, 1), Window(20, 30, 1, 1)], T)
     with torch.no_grad():
         both = [Windows.of(shared.gather(frames)), shared]
-        looks = [
-            attention.looks(clips, hidden.dtype, *(x[None] for x in attention.tensors(clips)))
-            for clips in both
-        ]
+        looks = [ContextLooks(it, hidden.dtype, *attention.tensors(it)) for it in both]
         for t in range(T):
-            apart, together = (look.look(t, hidden[None]) for look in looks)
+            apart, together = (looked(it, t, hidden) for it in looks)
             torch.testing.assert_close(together, apart)
 
 
@@ -111,18 +115,17 @@ def test_clips_of_many_frames_are_exponentiated_whole() -> None:
 @pytest.mark.parametrize("asking", [-100.0, 0.0, 100.0])
 def test_no_exponential_overflows_float32(reach: float, asking: float) -> None:
     """With one location that is not at the end of the range, which the others are compared to."""
-    P = torch.full((1, B + T - 1, L, C), reach)
-    P[:, :, 0] = 0.5 - max(-55, min(55, asking))
-    W, u = torch.zeros(1, C, H), torch.linspace(0.1, 1, C)[None]
-    W[..., 0] = asking
-    hidden = torch.eye(H)[:1].expand(1, B, H)
-    sums = P[0, 0].double() + asking
-    expected = (u[0].double() * sums.sigmoid()).sum(-1).softmax(-1)
+    P = torch.full((B + T - 1, L, C), reach)
+    P[:, 0] = 0.5 - max(-55, min(55, asking))
+    W, u = torch.zeros(C, H), torch.linspace(0.1, 1, C)
+    W[:, 0] = asking
+    hidden = torch.eye(H)[:1].expand(B, H)
+    sums = P[0].double() + asking
+    expected = (u.double() * sums.sigmoid()).sum(-1).softmax(-1)
     frames = torch.zeros(B + T - 1, L, C)
     clips = Windows(frames, [Window(0, B, 1, 1)], T)
     with torch.no_grad():
-        looks = ContextLooks(clips, P.dtype, P, W, u, torch.zeros(1, 1))
-        maps = looks.look(1, hidden)[0]
+        maps = looked(ContextLooks(clips, P.dtype, P, W, u, torch.zeros(1)), 1, hidden)
     torch.testing.assert_close(maps.double(), expected.expand(B, L), rtol=1e-5, atol=1e-6)
 
 

@@ -36,12 +36,8 @@ def make(config: ModelConfig) -> tuple[AttentionLSTM, Tensor]:
 
 def run(model: AttentionLSTM, X: Tensor, keep: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
     clips = Windows.of(X)
-    hidden, cell = start(model, X)
-    states = [h[None] for h in hidden], [c[None] for c in cell]
-    layers = [(weight[None], bias[None]) for weight, bias in model.gates()]
-    seen = [tensor[None] for tensor in model.attention.tensors(clips)]
-    tops, maps = attend(clips, *states, layers, keep, model.attention.looks, seen)
-    return tops[0], maps[0]
+    looks = model.attention.looks, model.attention.tensors(clips)
+    return attend(clips, *start(model, X), model.gates(), keep, *looks)
 
 
 def dropped(config: ModelConfig) -> list[Tensor | None]:

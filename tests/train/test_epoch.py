@@ -60,7 +60,7 @@ def made(
     return [*lines, *(run.model.read_bytes() for run in runs)]
 
 
-@pytest.mark.parametrize("penalties", [[1.0], [0.0, 1.0, 10.0]], ids=["alone", "stack"])
+@pytest.mark.parametrize("penalties", [[1.0], [0.0, 1.0, 10.0]], ids=["alone", "several"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_replayed_steps_are_the_steps(
     kind: str,
@@ -71,7 +71,6 @@ def test_replayed_steps_are_the_steps(
 ) -> None:
     cache = make_cache(tmp_path / "x.h5", videos=9)
     graphs = stand_in(monkeypatch)
-    monkeypatch.setattr(lockstep, "stacks", lambda config, device: len(penalties) > 1)
     expected = made(tmp_path / "plain", cache, penalties, "host", **KINDS[kind])
     assert not graphs.replays
     monkeypatch.setattr(epoch, "records", lambda config, device: True)
@@ -99,7 +98,7 @@ def test_what_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not epoch.records(config, gpu)
 
 
-@pytest.mark.parametrize("penalties", [[1.0], [0.0, 10.0]], ids=["alone", "stack"])
+@pytest.mark.parametrize("penalties", [[1.0], [0.0, 10.0]], ids=["alone", "several"])
 def test_the_progress_tells_the_epoch_and_what_the_one_before_came_to(
     penalties: list[float], make_cache: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +109,6 @@ def test_the_progress_tells_the_epoch_and_what_the_one_before_came_to(
         yield lambda more, note: notes.setdefault(f"{what}: {note}")
 
     monkeypatch.setattr(lockstep, "progress", collect)
-    monkeypatch.setattr(lockstep, "stacks", lambda config, device: True)
     cache = make_cache(tmp_path / "x.h5", videos=12)
     lines = made(tmp_path, cache, penalties, "host", validation=0.3, epochs=2)
     first = [it for it in lines if isinstance(it, dict) and (it["phase"], it["epoch"]) == FIRST]

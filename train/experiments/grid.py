@@ -2,7 +2,7 @@
 
 A grid that was stopped goes on where it stood, and a run that fails leaves the others. Several
 processes may train one grid: a run belongs to one of them. Where it is faster, runs that differ in
-nothing but λ train as one stack (`lockstep`).
+nothing but λ train side by side (`lockstep`).
 """
 
 import time
@@ -21,7 +21,7 @@ from attnact.machine.progress import note
 from attnact.train.config import TrainConfig
 from attnact.train.experiments.rows import Row, row_of
 from attnact.train.feed.places import FeatureStore
-from attnact.train.lockstep import FAILURES, LARGEST, stacks
+from attnact.train.lockstep import FAILURES, abreast
 from attnact.train.loop import train_together
 from attnact.train.runs import Run, create_run, open_run
 from attnact.train.scoring.predictions import read_predictions
@@ -127,13 +127,13 @@ def train_here(
 def _groups(
     cells: Mapping[Cell, TrainConfig], device: torch.device
 ) -> list[dict[Cell, TrainConfig]]:
-    """The cells in their order, those together that train as one stack."""
+    """The cells in their order, those together that train side by side."""
     groups: list[dict[Cell, TrainConfig]] = []
     latest: dict[TrainConfig, dict[Cell, TrainConfig]] = {}  # of each of the choices but λ
     for cell, config in cells.items():
         choices = replace(config, attention_penalty=0.0)
         group = latest.get(choices)
-        if group is None or len(group) == LARGEST or not stacks(config, device):
+        if group is None or len(group) == abreast(device):
             group = latest[choices] = {}
             groups.append(group)
         group[cell] = config

@@ -37,11 +37,11 @@ class Trainer:
 
     def __init__(self) -> None:
         self.trained: list[str] = []
-        self.stacks: list[int] = []
+        self.groups: list[int] = []
         self.fails: dict[str, BaseException] = {}
 
     def __call__(self, runs: list[Run], cache: FeatureCache, store: Any, events: bool) -> Any:
-        self.stacks.append(len(runs))
+        self.groups.append(len(runs))
         for run in runs:
             self.trained.append(run.folder.name)
             error = self.fails.get(run.folder.name)
@@ -67,16 +67,10 @@ class Trainer:
         return run.summary()
 
 
-def stacks_on_a_gpu(config: TrainConfig, device: torch.device) -> bool:
-    """In place of what was measured, so that the tests have both."""
-    return config.model == "attention" and device.type == "cuda"
-
-
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     trainer = Trainer()
     monkeypatch.setattr(module, "train_together", trainer)
-    monkeypatch.setattr(module, "stacks", stacks_on_a_gpu)
     return trainer
 
 
@@ -128,23 +122,23 @@ def test_a_gpu_trains_the_penalties_of_a_seed_and_fold_together(
     """Whatever of them is left; and with the same result."""
     trainer.fails["lambda1-fold2-seed3"] = RunError("gone")
     found, told = go(tmp_path / "a", cache, [0, 1, 10], [0, 3], ["1", "2"], device="cuda")
-    assert trainer.stacks == [3, 3, 3, 3]
+    assert trainer.groups == [3, 3, 3, 3]
     names = [f"lambda{p}-fold{f}-seed{s}" for s in "03" for f in "12" for p in ("0", "1", "10")]
     assert trainer.trained == names
     assert [line.split(":")[0] for line in told] == [f"{i}/12 {n}" for i, n in enumerate(names, 1)]
     assert [path.name for path, _ in found.failures] == ["lambda1-fold2-seed3"]
-    trainer.stacks.clear()
+    trainer.groups.clear()
     again, _ = go(tmp_path / "a", cache, [0, 1, 10, 20], [0, 3], ["1", "2"], device="cuda")
-    assert trainer.stacks == [1, 1, 1, 2]
+    assert trainer.groups == [1, 1, 1, 2]
     on_cpu, _ = go(tmp_path / "b", cache, [0, 1, 10, 20], [0, 3], ["1", "2"])
     assert results(again) == results(on_cpu)
 
 
-def test_many_penalties_make_several_stacks(
+def test_many_penalties_make_several_groups(
     trainer: Trainer, cache: FeatureCache, tmp_path: Path
 ) -> None:
     found, _ = go(tmp_path, cache, range(9), [0], ["1"], device="cuda")
-    assert trainer.stacks == [4, 4, 1]
+    assert trainer.groups == [4, 4, 1]
     assert penalties_of(found) == list(range(9))
 
 
@@ -155,7 +149,7 @@ def test_models_that_are_not_of_one_shape_train_alone(
     train = partial(train_here, cache, lambda: store, store.device, False)
     found = train_grid(tmp_path, cache, train, table1_rows(CONFIG), [0], ["1"])
     assert [row.name for row in found.rows] == list(NAMES)
-    assert trainer.stacks == [1, 1, 1, 3]
+    assert trainer.groups == [1, 1, 1, 3]
 
 
 def test_disjoint_folds_are_pooled(
