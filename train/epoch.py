@@ -15,7 +15,7 @@ from attnact.machine.progress import Advance
 from attnact.machine.replayed import Replayed, replays
 from attnact.machine.streams import side_by_side
 from attnact.model.layers import Draws, rows_of_batch
-from attnact.model.models import Model
+from attnact.model.models import Model, with_means
 from attnact.model.windows import Windows
 from attnact.train.config import TrainConfig
 from attnact.train.feed.clips import Clips, Ints, some_of_each
@@ -147,7 +147,7 @@ def _learn(
     passes: Sequence[Pass], share: Share, X: Tensor | Windows, mask: Tensor, labels: Tensor
 ) -> Tensor:
     """Makes the gradients of a batch; gives each run's two losses, summed over clips, (runs, 2)."""
-    draws = Draws()
+    draws, X = Draws(), X if len(passes) == 1 else with_means(X)
     works = [partial(_learn_own, it, draws, share, X, mask, labels) for it in passes]
     return torch.stack(side_by_side(mask.device, works))
 

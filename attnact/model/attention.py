@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from attnact.model.fused import fuses, look
+from attnact.model.fused import fuses, look, look_back
 from attnact.model.products import Weights, affine
 from attnact.model.windows import Windows
 from attnact.vocabulary import PenaltyForm
@@ -69,7 +69,10 @@ class LocationLooks:
 
     def back(self, t: int, hidden: Tensor, dhidden: Tensor) -> None:
         """See `Looks`."""
-        dhidden.addmm_(self.draws[t], self.W)
+        if self.fused:
+            look_back(self.draws[t], self.W, dhidden)
+        else:
+            dhidden.addmm_(self.draws[t], self.W)
 
     def gradients(self, hidden: Tensor) -> tuple[Tensor, ...]:
         """See `Looks`."""

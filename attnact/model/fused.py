@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attnact.machine.progress import note
 
-BLOCK = 256  # numbers of a row that a program works on
+BLOCK, STRETCH = 256, 128  # numbers of a row that a program works on; and a warp by itself
 
 
 @cache
@@ -47,7 +47,7 @@ def lstm_step(
 ) -> Tensor:
     """The gates i, f, o after their sigmoids, and σ(−2x) for g, (B, 4H), in float32.
 
-    raw: what they are without their biases (4H,), of any float; −2x for g.
+    raw: what they are without their biases (4H,), of any float.
     cell: the cell state, (B, H); the next one is written to `next_cell`, and the hidden state to
         `hidden`, of any float, whose rows need not lie beside each other.
     kept: what of the hidden state is not dropped in `out`, of any float, where it goes too.
@@ -74,7 +74,7 @@ def lstm_step_back(
     dcell: Tensor,
     dgates: Tensor,
 ) -> None:
-    """Back through `lstm_step`: writes the gradient of `raw` to `dgates`, of g a fourth of it.
+    """Back through `lstm_step`: writes the gradient of `raw` to `dgates`.
 
     above, own: the two parts of the gradient of the hidden state, (B, H), of any float.
     kept: what of the first part was not dropped, (B, H).
@@ -101,6 +101,19 @@ def look(hidden: Tensor, weights: Tensor, maps: Tensor) -> None:
         _kernels().look[(len(hidden),)](*_rows(hidden), weights.contiguous(), maps, **sizes)
 
 
+def look_back(draw: Tensor, weights: Tensor, dhidden: Tensor) -> None:
+    """Back through `look`: Σ_l draw_l W_l of what its softmax took is added to `dhidden`, (B, H).
+
+    draw: (B, L), of any float, and so is `dhidden`, whose rows need not lie beside each other.
+    """
+    L, H = weights.shape
+    sizes = {"L": L, "H": H, "BLOCK": STRETCH, "num_warps": 1}
+    with _on(draw.device):
+        _kernels().look_back[len(draw), -(-H // STRETCH)](
+            draw, weights.contiguous(), dhidden, dhidden.stride(0), **sizes
+        )
+
+
 def glimpse(maps: Tensor, x: Tensor, kept: Tensor | None, out: Tensor) -> None:
     """Σ_l maps_l x_l, less what is dropped, written to `out`, (B, C) of any float (eq. 5).
 
@@ -108,9 +121,9 @@ def glimpse(maps: Tensor, x: Tensor, kept: Tensor | None, out: Tensor) -> None:
     kept: what of the glimpse is not dropped, (B, C).
     """
     B, L, C = x.shape
-    sizes = {"L": L, "C": C, "BLOCK": 128, "num_warps": 1}
+    sizes = {"L": L, "C": C, "BLOCK": STRETCH, "num_warps": 1}
     with _on(x.device):
-        _kernels().glimpse[B, -(-C // 128)](
+        _kernels().glimpse[B, -(-C // STRETCH)](
             *(maps, *_places(x), maps if kept is None else kept, out, out.stride(0)),
             **sizes,
             DROPS=kept is not None,
@@ -130,7 +143,7 @@ def glimpse_back(
     with _on(x.device):
         _kernels().glimpse_back[(B,)](
             *(*_rows(above), above if kept is None else kept),
-            *(*_places(x), maps, *_rows(dmaps), draw),
+            *(*_places(x), maps, dmaps.contiguous(), draw),
             **{"L": L, "C": C, "DROPS": kept is not None, **_tile(L)},
         )
 

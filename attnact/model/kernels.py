@@ -24,7 +24,7 @@ def lstm_step(
     BLOCK: tl.constexpr,
     DROPS: tl.constexpr,
 ):
-    """From the products of i, f, o and −2 g to their σ, the next cell and hidden state.
+    """From the products of i, f, o, g to their σ, of −2 g for g, the next cell and hidden state.
 
     The hidden state goes to `hidden`, and there rounded to `out`, less what is dropped.
     """
@@ -34,7 +34,7 @@ def lstm_step(
     f = tl.load(raw + at + H, inside).to(tl.float32) + tl.load(bias + h + H, inside)
     o = tl.load(raw + at + 2 * H, inside).to(tl.float32) + tl.load(bias + h + 2 * H, inside)
     g = tl.load(raw + at + 3 * H, inside).to(tl.float32) + tl.load(bias + h + 3 * H, inside)
-    i, f, o, g = tl.sigmoid(i), tl.sigmoid(f), tl.sigmoid(o), tl.sigmoid(g)
+    i, f, o, g = tl.sigmoid(i), tl.sigmoid(f), tl.sigmoid(o), tl.sigmoid(-2 * g)
     tl.store(gates + at, i, inside)
     tl.store(gates + at + H, f, inside)
     tl.store(gates + at + 2 * H, o, inside)
@@ -84,7 +84,7 @@ def lstm_step_back(
     tl.store(dgates + at, di * i * (1 - i), inside)
     tl.store(dgates + at + H, df * f * (1 - f), inside)
     tl.store(dgates + at + 2 * H, dhidden * (1 - 2 * squashed) * o * (1 - o), inside)
-    tl.store(dgates + at + 3 * H, dc * i * g * (1 - g), inside)
+    tl.store(dgates + at + 3 * H, 4 * dc * i * g * (1 - g), inside)
 
 
 @triton.jit
@@ -142,7 +142,6 @@ def glimpse_back(
     place_stride,
     maps,
     dmaps,
-    dmaps_stride,
     draw,
     L: tl.constexpr,
     C: tl.constexpr,
@@ -154,9 +153,29 @@ def glimpse_back(
     b, place = tl.program_id(0).to(tl.int64), tl.arange(0, PLACES)
     inside, frame, row = place < L, x + b * clip_stride, above + b * above_stride
     dmap = _times_places(row, kept + b * C, frame, place_stride, L, C, PLACES, BLOCK, DROPS)
-    dmap += tl.load(dmaps + b * dmaps_stride + place, inside, 0)
+    dmap += tl.load(dmaps + b * L + place, inside, 0)
     seen = tl.load(maps + b * L + place, inside, 0)
     tl.store(draw + b * L + place, seen * (dmap - tl.sum(seen * dmap, axis=0)), inside)
+
+
+@triton.jit
+def look_back(
+    draw,
+    weights,
+    dhidden,
+    dhidden_stride,
+    L: tl.constexpr,
+    H: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Σ_l draw_l w_l of the gradient before the softmax, added to the hidden state's."""
+    b, h = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside, at = h < H, dhidden + b * dhidden_stride + h
+    made = tl.load(at, inside, 0).to(tl.float32)
+    for place in tl.static_range(L):
+        one = tl.load(draw + b * L + place).to(tl.float32)
+        made += one * tl.load(weights + place * H + h, inside, 0).to(tl.float32)
+    tl.store(at, made, inside)
 
 
 @triton.jit

@@ -34,7 +34,8 @@ def drop(values: Tensor, kept: Tensor | None, out: Tensor) -> None:
 
 class Layer:
     """To learn, it keeps all T steps; else the last, and the steps take turns in what a processor's
-    cache holds. A tanh is made and kept as σ(−2x), in a sixth of the time: tanh x = 1 − 2σ(−2x).
+    cache holds. A tanh is made and kept as σ(−2x), on a CPU in a sixth of the time: tanh x is
+    1 − 2σ(−2x). So that one σ is of all gates, the weights of g are made −2 times as large.
 
     taken: the input and the last hidden state, side by side as the product takes them,
         (B, inputs + H); of one step more, as cells.
@@ -52,9 +53,8 @@ class Layer:
         cell: Tensor,
     ) -> None:
         B, self.H = hidden.shape
-        self.weight = self._last_gate(weight.to(dtype, copy=True), -2)
-        self.bias = self._last_gate(bias.clone(), -2)
-        self.affine = Weights(self.weight, self.bias)
+        self.weight, self.bias = weight.to(dtype), bias
+        self.affine = self._affine()
         self.all_taken = self.weight.new_empty(steps + 1, B, weight.shape[1])
         self.taken = self.all_taken.unbind()
         inputs, states = self.all_taken.tensor_split([weight.shape[1] - self.H], dim=2)
@@ -65,8 +65,16 @@ class Layer:
         self.hidden[0].copy_(hidden)
         self.cells[0].copy_(cell)
 
-    def _last_gate(self, gates: Tensor, factor: float) -> Tensor:
-        """Something of the gates, (4H, …), after the last of them is multiplied in place."""
+    def _affine(self) -> Weights:
+        return Weights(self._g_times(-2, self.weight), self._g_times(-2, self.bias))
+
+    def _affine_back(self) -> Weights:
+        # The slope of a tanh is 4 σ(−2x) (1 − σ(−2x)), and these have g's four.
+        return Weights(self._g_times(4, self.weight).t())
+
+    def _g_times(self, factor: float, gates: Tensor) -> Tensor:
+        """Something of the gates, (4H, …), whose last is multiplied."""
+        gates = gates.clone()
         gates[-self.H :] *= factor
         return gates
 
@@ -93,8 +101,7 @@ class Layer:
         self.dgates = self.all_dgates.unbind()
         self.raw = torch.empty_like(self.gates[0])
         self.dbias = self.raw.new_zeros(4 * self.H)
-        # The slope of a tanh is 4 σ(−2x) (1 − σ(−2x)): these have g's four, and undo its −2.
-        self.affine_back = Weights(self._last_gate(self.weight.clone(), -2).t())
+        self.affine_back = self._affine_back()
 
     def step_back(self, t: int, above: Tensor, kept: Tensor | None) -> Tensor:
         """From the gradient of what was made of `hidden[t + 1]` to that of `inputs[t]`.
@@ -129,12 +136,23 @@ class Layer:
 
     def gradients(self) -> tuple[Tensor, Tensor]:
         """Those of the weight and the bias."""
-        weight = weight_gradients(self.all_dgates, self.all_taken[:-1]).to(self.dcell.dtype)
-        return self._last_gate(weight, 4), self._last_gate(self.dbias, 4)
+        weight, bias = self._weight_gradient(), self.dbias
+        for gates in (weight, bias):
+            gates[-self.H :] *= 4
+        return weight, bias
+
+    def _weight_gradient(self) -> Tensor:
+        return weight_gradients(self.all_dgates, self.all_taken[:-1]).to(self.dcell.dtype)
 
 
 class FusedLayer(Layer):
-    """The same on a GPU, in one kernel a step beside the product."""
+    """The same on a GPU, in one kernel a step beside the product, of the weights as they are."""
+
+    def _affine(self) -> Weights:
+        return Weights(self.weight)
+
+    def _affine_back(self) -> Weights:
+        return Weights(self.weight.t())
 
     def step(self, t: int, kept: Tensor | None, out: Tensor) -> None:
         """See `Layer`."""
@@ -149,8 +167,7 @@ class FusedLayer(Layer):
 
     def gradients(self) -> tuple[Tensor, Tensor]:
         """See `Layer`."""
-        self.dbias = self.all_dgates.sum((0, 1), dtype=self.dbias.dtype)
-        return super().gradients()
+        return self._weight_gradient(), self.all_dgates.sum((0, 1), dtype=self.dbias.dtype)
 
 
 def layer_class(state: Tensor) -> type[Layer]:

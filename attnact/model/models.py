@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from attnact.cache.features import CHANNELS, LOCATIONS
@@ -158,6 +159,14 @@ def means_of(clips: Windows, head: Head) -> Tensor:
     """The mean of each frame of the clips over its locations, (B, T, C), in the type of a head."""
     known, dtype = clips.means, head.classes.weight.dtype
     return clips.gather(frame_means(clips.frames, dtype) if known is None else known.to(dtype))
+
+
+def with_means(X: Tensor | Windows) -> Windows:
+    """Clips whose frames' means are made once, for all models that are given them."""
+    clips = windows_of(X)
+    if clips.means is None:
+        clips.means = frame_means(clips.frames, torch.float32)
+    return clips
 
 
 def build_model(config: ModelConfig) -> Model:

@@ -95,7 +95,7 @@ class _Recurrence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dtops: Tensor, dmaps: Tensor) -> tuple[Any, ...]:
         (maps,) = ctx.saved_tensors
-        keep, layers, looks = ctx.keep, ctx.layers, ctx.looks
+        keep, layers, looks, dmaps = ctx.keep, ctx.layers, ctx.looks, dmaps.contiguous()
         top = layers[-1]
         for part in (looks, *layers):
             part.start_back()
