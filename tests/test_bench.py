@@ -2,6 +2,7 @@
 
 import re
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from attnact.extract.frames.video import read_frames
 from attnact.model.models import AttentionLSTM, ModelConfig
 from attnact.train.config import TrainConfig
 from tests.bench import __main__ as bench
+from tests.bench import extraction
 from tests.bench.growth import GRID, Shape, Videos, draw, fit, terms
 from tests.bench.hmdb51 import hmdb51
 from tests.bench.measuring import figure, ratio
@@ -46,6 +48,19 @@ def test_the_papers_training_is_told_from_a_part_of_it() -> None:
     row = hmdb51(small, videos=2, part=10)
     assert re.fullmatch(r"\d+\.\d \(.*\) minutes", row.ours)
     assert row.note == ("132 clips an epoch; 190 frames as uint8 on the device; from 14 clips")
+
+
+@pytest.mark.parametrize(
+    ("rates", "told"),
+    [
+        # Of all cores decode 0.1 ms a frame and write 0.3; of a GPU network and resize 0.05 each.
+        ((20_000, 3_333, 10_000, 20_000), "the cores are shared: decode 25%, write 75%; 2,500"),
+        ((2_000, 3_333, 10_000, 2_000), "the GPU, which runs the network and resizes: 1,000"),
+    ],
+)
+def test_what_binds_on_a_gpu(rates: Any, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extraction, "DEVICE", torch.device("cuda"))
+    assert extraction.binding(*rates).startswith(told)
 
 
 def test_the_law_finds_what_made_the_times() -> None:

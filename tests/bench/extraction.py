@@ -158,19 +158,22 @@ def _whole_rows(
 def binding(forward: float, writing: float, decoding: float, resizing: float) -> str:
     """Which part decides, from the frames a second of each alone.
 
-    On a CPU the network has all cores when it is alone, and so has writing; a decoder takes one:
-    so there the times add up, and decoding is with the resizing. On a GPU the slowest decides, and
-    the network and the resizing share the GPU.
+    What has all cores when it is alone shares them in the whole, where the times add up. On a CPU
+    that is the network, writing and a decoder, which has one core and resizes, too. On a GPU the
+    decoders have all, and so has writing; or else the GPU decides, which resizes there.
     """
     if DEVICE.type == "cpu":
         shares = {"network": 1 / forward, "decode": 1 / decoding / cores(), "write": 1 / writing}
         whole = sum(shares.values())
         told = ", ".join(f"{part} {share / whole:.0%}" for part, share in shares.items())
         return f"the cores are shared: {told}; {1 / whole:,.0f} frames/s at most"
-    on_gpu = 1 / (1 / forward + 1 / resizing)
-    rates = {"network and resize": on_gpu, "decode": decoding, "write": writing}
-    slowest = min(rates, key=lambda part: rates[part])
-    return f"{slowest} binds at {rates[slowest]:,.0f} frames/s"
+    on_cores, on_gpu = 1 / (1 / decoding + 1 / writing), 1 / (1 / forward + 1 / resizing)
+    if on_gpu < on_cores:
+        return f"the GPU, which runs the network and resizes: {on_gpu:,.0f} frames/s at most"
+    share = on_cores / decoding
+    parts = f"decode {share:.0%}, write {1 - share:.0%}"
+    most = f"{on_cores:,.0f} frames/s at most, where the GPU would make {on_gpu:,.0f}"
+    return f"the cores are shared: {parts}; {most}"
 
 
 def rate(work: Callable[[], float], runs: int) -> Figure:

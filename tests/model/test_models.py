@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnact.model.layers import Dropout, frame_means
+from attnact.model.layers import Draws, Dropout, frame_means
 from attnact.model.models import AttentionLSTM, Model, ModelConfig, build_model
 from attnact.model.windows import Window, Windows
 from attnact.train.loss import clip_loss
@@ -336,3 +336,17 @@ def test_clips_that_share_frames_are_not_trained_on() -> None:
     scores, _ = model(Windows(frames, [Window(0, 2, 1, 1)], T), torch.ones(2, T))
     with pytest.raises(ValueError, match="share frames"):
         scores.sum().backward()
+
+
+def test_models_that_share_draws_drop_what_one_drops_alone() -> None:
+    """In the order of its draws; without them each draws anew."""
+    dropout, sizes, like = Dropout(0.5, "paper").train(), [(4, 3), (2, 5)], torch.ones(1)
+    torch.manual_seed(0)
+    alone = [dropout.keep(size, like) for size in sizes]
+    torch.manual_seed(0)
+    draws = Draws()
+    for _ in range(2):
+        with draws.taken():
+            for size, expected in zip(sizes, alone, strict=True):
+                torch.testing.assert_close(dropout.keep(size, like), expected)
+    assert not torch.equal(dropout.keep((40, 30), like), dropout.keep((40, 30), like))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from attnact.train.config import TrainConfig
-from attnact.train.optimizer import ReleasedAdam, new_optimizer, stack_states, state_of
+from attnact.train.optimizer import ReleasedAdam, new_optimizer
 
 
 def gradients(steps: int) -> Any:
@@ -61,34 +61,3 @@ def test_the_config_chooses() -> None:
     assert type(adam) is torch.optim.Adam
     assert (adam.defaults["weight_decay"], adam.defaults["lr"]) == (0.5, 0.5)
     assert isinstance(new_optimizer(model, TrainConfig(optimizer="released")), ReleasedAdam)
-
-
-@pytest.mark.parametrize("kind", ["adam", "released"])
-def test_stacked_weights_go_as_they_would_alone(kind: Any) -> None:
-    """Three steps alone, three as a stack, three alone again; and a stack changes no other's."""
-    config, grads = TrainConfig(optimizer=kind), gradients(9)
-
-    def optimizer_of(theta: torch.Tensor) -> torch.optim.Adam:
-        holder = nn.Module()
-        holder.theta = theta
-        return new_optimizer(holder, config)
-
-    whole = [nn.Parameter(torch.full((3, 2), float(m), dtype=torch.float64)) for m in range(2)]
-    for m, theta in enumerate(whole):
-        run(optimizer_of(theta), theta, (m + 1) * grads)
-    parts = [nn.Parameter(torch.full((3, 2), float(m), dtype=torch.float64)) for m in range(2)]
-    alone = [optimizer_of(theta) for theta in parts]
-    for m, theta in enumerate(parts):
-        run(alone[m], theta, (m + 1) * grads[:3])
-    before = copy.deepcopy(alone[0].state_dict())
-    stack = nn.Parameter(torch.stack([theta.detach() for theta in parts]))
-    stacked = optimizer_of(stack)
-    stacked.load_state_dict(stack_states([it.state_dict() for it in alone]))
-    run(stacked, stack, np.stack([grads[3:6], 2 * grads[3:6]], axis=1))
-    torch.testing.assert_close(alone[0].state_dict(), before, rtol=0, atol=0)
-    for m, theta in enumerate(parts):
-        with torch.no_grad():
-            theta.copy_(stack[m])
-        alone[m].load_state_dict(state_of(stacked.state_dict(), m))
-        run(alone[m], theta, (m + 1) * grads[6:])
-        torch.testing.assert_close(theta, whole[m], rtol=1e-12, atol=1e-14)
