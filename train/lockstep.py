@@ -21,6 +21,7 @@ Course = Generator[
     Pass, Line | None, dict[str, Any]
 ]  # what is to be trained, its cost, the summary
 Outcome = dict[str, Any] | Exception  # a run's summary, or what it failed on
+States = tuple[dict[str, Any], dict[str, Any]]  # of a model, and of its optimiser
 
 FAILURES = (AttnactError, MemoryError, OSError, RuntimeError)  # of a run, which leave the others
 
@@ -70,21 +71,28 @@ def in_step(courses: Sequence[Course]) -> Iterator[tuple[int, Outcome]]:
 
 
 def _trained(passes: Sequence[Pass], advance: Advance) -> Sequence[Line | Exception]:
-    several = len(passes) > 1
-    before = [deepcopy(_state(it)) for it in passes] if several else []
+    if len(passes) == 1:
+        return [_alone(passes[0], advance)]
+    before: list[States | None] = [None] * len(passes)
     try:
+        before = [deepcopy((it.model.state_dict(), it.optimizer.state_dict())) for it in passes]
         return train_epoch(passes, advance)
     except UnsupportedError as error:  # the device refuses, and is best left alone
         return [error] * len(passes)
-    except FAILURES as error:
-        if not several:
-            return [error]
+    except FAILURES:
+        pass
     # Several need more memory than one run; and what fails for one need not for the next.
-    for it, (model, optimizer) in zip(passes, before, strict=True):
-        it.model.load_state_dict(model)
-        it.optimizer.load_state_dict(optimizer)
-    return [line for it in passes for line in _trained([it], advance)]
+    for it in passes:
+        it.optimizer.zero_grad()
+    return [_alone(it, advance, states) for it, states in zip(passes, before, strict=True)]
 
 
-def _state(it: Pass) -> tuple[dict[str, Any], dict[str, Any]]:
-    return it.model.state_dict(), it.optimizer.state_dict()
+def _alone(it: Pass, advance: Advance, before: States | None = None) -> Line | Exception:
+    """An epoch of one run, from the states of its model and optimiser if they are given."""
+    try:
+        if before:
+            it.model.load_state_dict(before[0])
+            it.optimizer.load_state_dict(before[1])
+        return train_epoch([it], advance)[0]
+    except FAILURES as error:
+        return error

@@ -87,7 +87,7 @@ def train(
 def train_together(
     runs: Sequence[Run], cache: FeatureCache, store: FeatureStore, tensorboard: bool = False
 ) -> Iterator[tuple[Run, Outcome]]:
-    """The same for runs that differ in nothing but λ: X is read once for all (see `lockstep`).
+    """The same for runs that differ in nothing but λ: a batch is brought once for all (`lockstep`).
 
     Gives each run with its summary, or with what it failed on, as soon as it is done.
     """

@@ -88,6 +88,7 @@ class Replayed:
     def _record(self) -> torch.cuda.CUDAGraph:
         graph, aside = torch.cuda.CUDAGraph(), _recording_stream(self._device)
         first: BaseException | None = None
+        cause: BaseException | None = None
         try:
             # What other threads do meanwhile, which bring the next batch, is none of the graph's.
             with (
@@ -109,6 +110,11 @@ class Replayed:
                 f"{self._device}: what it does cannot be recorded ({reason}); "
                 f"set {SWITCH}=0 to do without"
             ) from cause
+        finally:
+            first = cause = None  # an error that its own frame holds keeps all that the frame has
+        # As a recording begins, torch before 2.12 writes where the random numbers stand; each replay
+        # writes that anew, which is to come after.
+        torch.cuda.current_stream().wait_stream(aside)
         self._gradients = [weight.grad for weight in self._weights]
         return graph
 

@@ -1,6 +1,7 @@
 """Works side by side on a GPU, each on a stream of its own: one of small kernels leaves it idle."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar
 
@@ -14,19 +15,24 @@ def side_by_side(device: torch.device, works: Sequence[Callable[[], Made]]) -> l
     """What each makes, on this device; what comes after finds all of it done.
 
     On a GPU they run at the same time, also where they are recorded to be replayed; else, and of a
-    single one, one after the other.
+    single one, one after the other. Where one raises, those before it are waited for all the same.
     """
     if device.type != "cuda" or len(works) == 1:
         return [work() for work in works]
-    current = torch.cuda.current_stream(device)
-    streams = [_stream(device, place) for place in range(len(works))]
-    made = []
-    for stream, work in zip(streams, works, strict=True):
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            made.append(work())
-    for stream in streams:
-        current.wait_stream(stream)
+    current, begun, made = torch.cuda.current_stream(device), [], []
+    try:
+        for place, work in enumerate(works):
+            stream = _stream(device, place)
+            stream.wait_stream(current)
+            begun.append(stream)
+            with torch.cuda.stream(stream):
+                made.append(work())
+    except BaseException:
+        # A recording ends with all of them, or torch takes it to go on for ever.
+        with suppress(RuntimeError):  # of one that is spoilt, which would hide what spoilt it
+            _join(current, begun)
+        raise
+    _join(current, begun)
     return made
 
 
@@ -44,6 +50,11 @@ def handed_on(made: Tensor) -> Callable[[], Tensor]:
         return made
 
     return take
+
+
+def _join(current: Any, begun: Sequence[Any]) -> None:
+    for stream in begun:
+        current.wait_stream(stream)
 
 
 @cache

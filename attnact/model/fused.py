@@ -136,14 +136,14 @@ def glimpse_back(
     """Back through `glimpse` and the softmax that made its maps: what that took gets `draw`.
 
     above: the gradient of what `glimpse` wrote, (B, C), of any float.
-    dmaps: the rest of the maps' gradient, (B, L), float32.
-    draw: (B, L), of any float.
+    dmaps: the rest of the maps' gradient, (B, L), float32 and in one piece.
+    draw: (B, L), of any float, in one piece.
     """
     B, L, C = x.shape
     with _on(x.device):
         _kernels().glimpse_back[(B,)](
             *(*_rows(above), above if kept is None else kept),
-            *(*_places(x), maps, dmaps.contiguous(), draw),
+            *(*_places(x), maps, dmaps, draw),
             **{"L": L, "C": C, "DROPS": kept is not None, **_tile(L)},
         )
 

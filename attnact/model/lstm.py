@@ -167,7 +167,7 @@ class FusedLayer(Layer):
 
     def gradients(self) -> tuple[Tensor, Tensor]:
         """See `Layer`."""
-        return self._weight_gradient(), self.all_dgates.sum((0, 1), dtype=self.dbias.dtype)
+        return self._weight_gradient(), self.all_dgates.sum((0, 1), dtype=self.bias.dtype)
 
 
 def layer_class(state: Tensor) -> type[Layer]:

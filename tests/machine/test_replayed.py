@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from attnact.errors import UnsupportedError
 from attnact.machine.replayed import Replayed, replays
 from attnact.model.layers import draw
-from tests.made_graphs import stand_in
+from tests.made_graphs import Graph, Recording, Stream, stand_in
 
 DEVICES = [
     "cpu",
@@ -57,6 +57,44 @@ def test_what_is_replayed_is_what_would_be_done(
     assert recorded.calls == 3  # the first, the recording, and the one of another size
     if graphs:
         assert graphs.replays == 3
+
+
+def test_a_replay_waits_for_what_begins_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch before 2.12 writes there where random numbers stand, as does each replay."""
+    stand_in(monkeypatch)
+    seen = []
+    monkeypatch.setattr(Recording, "__enter__", lambda self: seen.append("record"))
+    monkeypatch.setattr(Recording, "__exit__", lambda self, *error: None)
+    monkeypatch.setattr(Stream, "wait_stream", lambda self, other: seen.append("wait"))
+    monkeypatch.setattr(Graph, "replay", lambda self: seen.append("replay"))
+    replayed = Replayed(lambda x: x + 1, torch.device("cpu"))
+    replayed(torch.ones(2))
+    seen.clear()
+    replayed(torch.ones(2))
+    assert seen == ["record", "wait", "replay"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_first_replay_draws_after_what_the_call_before_drew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though what begins the recording is still under way."""
+    begin = torch.cuda.CUDAGraph.capture_begin
+
+    def late(graph: torch.cuda.CUDAGraph, *args: object, **kwargs: object) -> None:
+        torch.cuda._sleep(10**8)
+        begin(graph, *args, **kwargs)
+
+    def work(x: Tensor) -> Tensor:
+        torch.cuda._sleep(3 * 10**8)
+        return torch.rand_like(x)
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "capture_begin", late)
+    torch.manual_seed(0)
+    replayed, x = Replayed(work, torch.device("cuda")), torch.zeros(4, device="cuda")
+    found = [replayed(x).tolist() for _ in range(3)]
+    torch.manual_seed(0)
+    assert found == [torch.rand_like(x).tolist() for _ in range(3)]
 
 
 def test_work_that_waits_for_a_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

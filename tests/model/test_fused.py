@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnact.model import attention, fused, lstm, recurrence
+from attnact.model import attention, fused, layers, lstm, recurrence
 from attnact.model.fused import (
     fuses,
     glimpse,
@@ -126,13 +126,25 @@ def test_a_glimpse_and_its_gradients_are_those_of_autograd(B, L, C, dtype) -> No
         torch.testing.assert_close(out[:, :C].double().cpu(), expected.detach(), **close)
         assert not out[:, C:].any()
         above = torch.randn(B, C + 1, device=DEVICE).to(dtype)[:, :C]
-        dmaps = torch.randn(B, 2, L, device=DEVICE)[:, 1]
+        dmaps = torch.randn(B, L, device=DEVICE)
         goal = (expected * above.double().cpu()).sum() + (maps * dmaps.double().cpu()).sum()
         (slope,) = torch.autograd.grad(goal, scores, retain_graph=True)
         draw = torch.full((B, L), torch.nan, dtype=dtype, device=DEVICE)
         glimpse_back(above, dropped_there, clips[:, 1], there(maps), dmaps, draw)
         close = {"rtol": 0.01, "atol": 0.01} if rough else {"rtol": 1e-5, "atol": 1e-4}
         torch.testing.assert_close(draw.double().cpu(), slope, **close)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_means_of_frames_are_not_rounded_to_their_type(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "fuses", lambda device: True)
+    torch.manual_seed(0)
+    frames = torch.randn(5, 49, 300).to(DEVICE, dtype)
+    found = layers.frame_means(frames, torch.float32)
+    expected = frames.double().mean(1)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dropout", [False, True])
