@@ -112,8 +112,8 @@ class Replayed:
             ) from cause
         finally:
             first = cause = None  # an error that its own frame holds keeps all that the frame has
-        # As a recording begins, torch before 2.12 writes where the random numbers stand. Each replay
-        # writes that anew, and after it.
+        # As recording begins, torch before 2.12 writes where the random numbers stand. What replays
+        # write there comes after.
         torch.cuda.current_stream().wait_stream(aside)
         self._gradients = [weight.grad for weight in self._weights]
         return graph
