@@ -147,7 +147,9 @@ def _learn(
     passes: Sequence[Pass], share: Share, X: Tensor | Windows, mask: Tensor, labels: Tensor
 ) -> Tensor:
     """Makes the gradients of a batch; gives each run's two losses, summed over clips, (runs, 2)."""
-    draws, X = Draws(), X if len(passes) == 1 else with_means(X)
+    draws = Draws()
+    if len(passes) > 1:
+        X = with_means(X)
     works = [partial(_learn_own, it, draws, share, X, mask, labels) for it in passes]
     return torch.stack(side_by_side(mask.device, works))
 
