@@ -43,7 +43,10 @@ def plain_look(
     """The attention map (B, L) of one frame x (B, L, C)."""
     if isinstance(attention, LocationAttention):
         return torch.softmax(attention.scores(hidden), dim=-1)
-    seen = torch.tanh(attention.project(x) + attention.hidden(hidden)[:, None])
+    projected = attention.features(x)
+    for n, layer in enumerate(attention.deeper):
+        projected = layer(torch.tanh(projected) if n else projected)
+    seen = torch.tanh(projected + attention.hidden(hidden)[:, None])
     return torch.softmax(attention.inverse_temperature * attention.scores(seen)[..., 0], dim=-1)
 
 

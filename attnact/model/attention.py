@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attnact.model.fused import fuses, look, look_back
-from attnact.model.products import Weights, affine
+from attnact.model.products import Weights, affine, weight_gradients
 from attnact.model.windows import Windows
 from attnact.vocabulary import PenaltyForm
 
@@ -232,11 +232,6 @@ def _bounded(P: Tensor) -> bool:
 
 def _clips(part: Sequence[Tensor]) -> int:
     return len(part[0])
-
-
-def weight_gradients(doutputs: Tensor, inputs: Tensor) -> Tensor:
-    """Of the weights (outputs, inputs) of an affine map, over all steps: (T, B, …) of each."""
-    return doutputs.flatten(0, 1).t() @ inputs.flatten(0, 1)
 
 
 def softmax_back(maps: Tensor, gradient: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from attnact.machine.streams import handed_on
 from attnact.model.fused import fuses, glimpse
+from attnact.model.products import affine
 from attnact.vocabulary import DropoutForm
 
 
@@ -143,7 +143,7 @@ class StartState(nn.Module):
         last = cast("list[nn.Linear]", [*self.hidden, *self.cell])
         # As one product: each by itself would be small.
         weight, bias = torch.cat([it.weight for it in last]), torch.cat([it.bias for it in last])
-        states = torch.tanh(linear(mean, weight, bias)).chunk(len(last), dim=1)
+        states = torch.tanh(affine(mean, weight, bias)).chunk(len(last), dim=1)
         return list(states[: len(self.hidden)]), list(states[len(self.hidden) :])
 
 
@@ -176,11 +176,15 @@ class Head(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Scores before softmax or sigmoid, (B, T, N), for hidden states (B, T, H)."""
-        seen = self.dropout(torch.tanh(self.first(self.dropout(hidden))))
+        seen = self.dropout(torch.tanh(_through(self.first, self.dropout(hidden))))
         for layer in self.deeper:
             seen = self.dropout(torch.relu(layer(seen)))
         scores: Tensor = self.classes(seen)
         return scores
+
+
+def _through(layer: nn.Linear, rows: Tensor) -> Tensor:
+    return affine(rows, layer.weight, layer.bias)
 
 
 def frame_means(frames: Tensor, dtype: torch.dtype) -> Tensor:

@@ -10,9 +10,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from attnact.model.attention import sigmoid_backward, weight_gradients
+from attnact.model.attention import sigmoid_backward
 from attnact.model.fused import fuses, lstm_step, lstm_step_back
-from attnact.model.products import Weights
+from attnact.model.products import Weights, weight_gradients
 
 Kept = TypeVar("Kept")
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from attnact.model.products import Weights
+
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -69,9 +71,13 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> Figure:
 
 
 def product(dtype: torch.dtype) -> Callable[[], object]:
-    """A large matrix product; `OPERATIONS` of it."""
+    """A large matrix product, `OPERATIONS` of it, by torch's own library or by oneDNN: what of both
+    is faster on this machine."""
     a = torch.rand(SIDE, SIDE, device=DEVICE).to(dtype)
-    return lambda: (a @ a)[0, 0].item()
+    weights = Weights(a)
+    ways = [lambda: (a @ a)[0, 0].item(), lambda: weights.times(a)[0, 0].item()]
+    taken = in_turn(ways, 2)
+    return ways[taken.index(min(taken, key=min))]
 
 
 SIDE = 3072 if DEVICE.type == "cpu" else 8192

@@ -1,16 +1,20 @@
 """A sweep of three λ beside one run, in turn and side by side: the time, and the memory it takes.
 
 On a GPU, whose steps take milliseconds, of the epochs alone: on features that were made up there,
-enough of them to outlast what comes before the first step.
+enough of them to outlast what comes before the first step. Last why the runs are no stacked model,
+one whose tensors have a dimension of models: its products, beside those of runs by themselves.
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from attnact.cache.feature_index import Listing, write_index
 from attnact.cache.feature_writer import ShardWriter
@@ -18,6 +22,9 @@ from attnact.cache.features import CUBE, FeatureCache
 from attnact.cache.shards import shard_path
 from attnact.cache.tables import VideoRow
 from attnact.machine.progress import be_quiet
+from attnact.machine.replayed import Replayed, replays
+from attnact.machine.streams import side_by_side
+from attnact.model.products import Weights
 from attnact.train.config import TrainConfig
 from attnact.train.experiments.sweep import sweep_rows
 from attnact.train.feed.places import FeatureStore
@@ -27,7 +34,7 @@ from attnact.train.loop import train, train_together
 from attnact.train.runs import Run, create_run
 from attnact.vocabulary import Split
 from tests.bench.hmdb51 import made_epoch
-from tests.bench.measuring import DEVICE, Row, figure, in_turn, ratio
+from tests.bench.measuring import DEVICE, OPERATIONS, Row, figure, in_turn, product, ratio
 
 VIDEOS, FRAMES, PENALTIES = 16, 60, (0.0, 1.0, 10.0)
 BASE = TrainConfig(fold="1", validation=0.0, epochs=1, test_stride=30)
@@ -38,12 +45,14 @@ CONFIGS = (
 )
 ON_GPU = (*CONFIGS[:2], replace(CONFIGS[1], hidden_size=1024), CONFIGS[2])
 HOW = ("one after the other", "side by side")
+DTYPES, STEPS = (torch.float32, torch.bfloat16), 30
 
 
 def rows(quick: bool) -> Iterator[Row]:
     """All train on the same made features, from the same store."""
     if DEVICE.type == "cuda":
         yield from map(epochs, ON_GPU[: 1 if quick else None])
+        yield from map(stacked, DTYPES)
         return
     be_quiet(True)
     with tempfile.TemporaryDirectory() as folder:
@@ -64,6 +73,7 @@ def rows(quick: bool) -> Iterator[Row]:
                     "3 ×, where arithmetic binds",
                     held + "; what a sweep does here" * (how == HOW[abreast(DEVICE) > 1]),
                 )
+    yield from map(stacked, DTYPES)
 
 
 def epochs(config: TrainConfig) -> Row:
@@ -103,6 +113,46 @@ def measured(
 
     before, row, after, beside = in_turn([alone, in_a_row, alone, side_by_side], 3)
     return [[(a + b) / 2 for a, b in zip(before, after, strict=True)], row, beside]
+
+
+def stacked(dtype: torch.dtype) -> Row:
+    """A layer's products in thirty steps of three runs, forward and back, a run by itself or all
+    in one: what of a step a stack could make faster."""
+    B, inputs, outputs, runs = 128, 1024, 2048, len(PENALTIES)
+    rows = torch.rand(runs, B, inputs, device=DEVICE).to(dtype)
+    slopes = torch.rand(runs, B, outputs, device=DEVICE).to(dtype)
+    weights = torch.rand(runs, outputs, inputs, device=DEVICE).to(dtype)
+
+    def of_one(run: int) -> Tensor:
+        ahead, back = Weights(weights[run]), Weights(weights[run].t())
+        return _last(lambda: (ahead.times(rows[run]), back.times(slopes[run])))
+
+    def alone() -> Tensor:
+        return torch.stack(side_by_side(DEVICE, [partial(of_one, run) for run in range(runs)]))
+
+    def as_a_stack() -> Tensor:
+        ahead = weights.mT.contiguous()  # as fast as it can be read, as `Weights` has it
+        return _last(lambda: (torch.bmm(rows, ahead), torch.bmm(slopes, weights)))
+
+    works = [Replayed(it, DEVICE) if replays(DEVICE) else it for it in (alone, as_a_stack)]
+    mine, stack, large = in_turn([*works, product(dtype)], 5, repeat=3)
+    operations = runs * STEPS * 2 * 2.0 * B * inputs * outputs
+    bound = operations / (OPERATIONS / min(large))
+    unit = ("ms", 1e-3, 2 if DEVICE.type == "cuda" else 0)
+    return Row(
+        f"products of three runs, {B}×{inputs}×{outputs} and back, {STEPS} steps, "
+        f"{str(dtype).removeprefix('torch.')}, {HOW[abreast(DEVICE) > 1]}",
+        figure(mine).text(*unit),
+        f"{figure(stack).text(*unit)} as a stack, {ratio(stack, mine).text('×', digits=2)}",
+        f"{bound * 1e3:.{unit[2]}f} ms as one large product",
+    )
+
+
+def _last(step: Callable[[], tuple[Tensor, Tensor]]) -> Tensor:
+    """Of so many steps, a number of each product."""
+    for _ in range(STEPS):
+        ahead, back = step()
+    return ahead.flatten()[-1] + back.flatten()[-1]
 
 
 def make(folder: Path) -> FeatureCache:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from attnact.model import products
-from attnact.model.products import Weights, affine
+from attnact.model.products import Weights, affine, weight_gradients
 
 B, INPUTS, OUTPUTS = 5, 7, 12
 CLOSE = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 0.02}
@@ -69,6 +69,26 @@ def test_affine_maps_and_their_gradients_are_those_of_linear(
         assert one.grad.dtype == kind
         off = (one.grad.double() - other.grad).norm()
         assert off < 5 * near * other.grad.norm()
+
+
+@kinds
+@pytest.mark.parametrize("by_onednn", [False, True])
+def test_weight_gradients(
+    kind: torch.dtype, by_onednn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all steps, whichever library multiplies, and however many rows it takes at a time."""
+    monkeypatch.setattr(products, "_beats_mkl", lambda device: by_onednn)
+    monkeypatch.setattr(products, "LEAST_OUTPUTS", OUTPUTS)
+    monkeypatch.setattr(products, "ROWS_AT_ONCE", 4)
+    torch.manual_seed(0)
+    steps = 3
+    doutputs = torch.randn(steps, B, OUTPUTS).to(kind)
+    inputs = torch.randn(steps, B, 2 * INPUTS)[..., INPUTS:].to(kind)
+    found = weight_gradients(doutputs, inputs)
+    assert found.dtype == kind
+    expected = torch.einsum("tbo,tbi->oi", doutputs.double(), inputs.double())
+    near = 4 * CLOSE[kind]
+    torch.testing.assert_close(found.double(), expected, rtol=near, atol=near)
 
 
 def test_weights_that_lie_turned() -> None:
