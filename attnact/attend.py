@@ -52,7 +52,7 @@ def find_videos(recogniser: Recogniser, names: Sequence[str]) -> list[Video]:
 
     Raises:
         RunError: there is no such video, or the model has no attention.
-        CacheError: the cache is needed and not there, or damaged.
+        CacheError: no names are given, and the cache is not there, or damaged.
         DatasetError: a folder or a list holds no videos.
     """
     run = recogniser.run
@@ -61,9 +61,13 @@ def find_videos(recogniser: Recogniser, names: Sequence[str]) -> list[Video]:
     cache = None
     try:
         cache = run.open_cache()
-    except AttnactError:  # a file can do without it
-        if not names or not all(Path(name).exists() for name in names):
+    except AttnactError as error:  # a file can do without it
+        if not names:
             raise
+        for name in names:
+            if not Path(name).exists():
+                why = f"no such file; nor can it be a path in the cache: {error}"
+                raise RunError(f"{name}: {why}") from error
     if cache is not None and not names:
         test = fold_videos(cache, run.config.fold, Split.TEST)
         return [_cached(cache, video) for video in _one_a_class(cache, test)]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from attnact.model.attention import ContextAttention, LocationAttention
+from attnact.model.layers import Head
 from attnact.model.models import AttentionLSTM
 
 
@@ -33,8 +34,23 @@ def plain_recurrence(
 
 def start(model: AttentionLSTM, X: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """The states before the first frame, of clips whose every frame counts."""
-    dtype = model.head.classes.weight.dtype
-    return model.start(X.to(dtype).mean(2), X.new_ones(X.shape[:2]))
+    dtype, first = model.head.classes.weight.dtype, model.start
+    mean = X.to(dtype).mean(2).mean(1)
+    for layer in first.deeper:
+        mean = first.dropout(torch.relu(layer(mean)))
+    hidden, cell = (
+        [torch.tanh(it(mean)) for it in layers] for layers in (first.hidden, first.cell)
+    )
+    return hidden, cell
+
+
+def plain_head(head: Head, hidden: Tensor) -> Tensor:
+    """The scores (B, T, N) by the hidden states (B, T, H)."""
+    seen = head.dropout(torch.tanh(head.first(head.dropout(hidden))))
+    for layer in head.deeper:
+        seen = head.dropout(torch.relu(layer(seen)))
+    scores: Tensor = head.classes(seen)
+    return scores
 
 
 def plain_look(

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from attnact.cache.features import FeatureCache
-from attnact.cache.provenance import RANDOM_WEIGHTS
+from attnact.cache.provenance import titled
 from attnact.machine import ranks
 from attnact.model.checkpoint import load_checkpoint
 from attnact.train.feed.places import FeatureStore
@@ -45,5 +45,5 @@ def write_breakdown(folder: Path, cache: FeatureCache, scored: VideoScores) -> N
     rows = [[name, *row] for name, row in zip(cache.classes, matrix.tolist(), strict=True)]
     table = [["true \\ predicted", *cache.classes], *rows]
     write_csv(folder / "confusion.csv", table, cache.random_weights)
-    title = RANDOM_WEIGHTS if cache.random_weights else ""
+    title = titled("", cache.random_weights)
     plots.plot_confusion(folder / "confusion.png", matrix, cache.classes, title)

@@ -120,22 +120,26 @@ def unlike(cache: FeatureCache, listing: Listing) -> str:
 
     Where the videos are is of no account.
     """
-    if len(cache.folds) != len(listing.folds):
-        return f"other folds ({len(cache.folds)} then, {len(listing.folds)} now)"
+    if cache.folds.keys() != listing.folds.keys():
+        return f"other folds ({', '.join(cache.folds)} then; {', '.join(listing.folds)} now)"
+    if cache.name != listing.name:
+        return f"another data set ({cache.name} then, {listing.name} now)"
+    if cache.classes != list(listing.classes):
+        apart = set(cache.classes) ^ set(listing.classes)
+        return f"other classes ({f'such as {min(apart)}' if apart else 'in another order'})"
     places = {path: i for i, path in enumerate(listing.paths)}
     order = [places[path] for path in cache.paths]
+    every = range(len(order))
     asked = (
-        ("another data set", cache.name, listing.name),
-        ("other classes", cache.classes, list(listing.classes)),
-        ("other labels", cache.labels.tolist(), listing.labels[order].tolist()),
-        ("other groups", cache.groups, [listing.groups[i] for i in order]),
-        (
-            "other folds",
-            _lists(cache.folds),
-            _lists({k: v[order] for k, v in listing.folds.items()}),
-        ),
+        ("labels", cache.labels.tolist(), listing.labels[order].tolist()),
+        ("groups", cache.groups, [listing.groups[i] for i in order]),
+        ("folds", _sides(cache.folds, every), _sides(listing.folds, order)),
     )
-    return next((what for what, made, wanted in asked if made != wanted), "")
+    for what, made, wanted in asked:
+        pairs = zip(cache.paths, made, wanted, strict=True)
+        if example := next((path for path, one, other in pairs if one != other), ""):
+            return f"other {what} (such as of {example})"
+    return ""
 
 
 def move_root(cache: FeatureCache, root: Path) -> FeatureCache:
@@ -150,8 +154,9 @@ def move_root(cache: FeatureCache, root: Path) -> FeatureCache:
     return FeatureCache(cache.path)
 
 
-def _lists(folds: Mapping[str, npt.NDArray[np.int8]]) -> dict[str, list[int]]:
-    return {name: sides.tolist() for name, sides in folds.items()}
+def _sides(folds: Mapping[str, npt.NDArray[np.int8]], order: Sequence[int]) -> list[dict[str, int]]:
+    """On which side of each fold these videos are."""
+    return [{name: int(sides[i]) for name, sides in folds.items()} for i in order]
 
 
 def read_shards(cache: Path, shards: Sequence[int]) -> tuple[list[VideoRow], list[int], set[Any]]:

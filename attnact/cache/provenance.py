@@ -11,7 +11,7 @@ from importlib.metadata import version
 from attnact import __version__
 from attnact.vocabulary import Resize
 
-RANDOM_WEIGHTS = "features of random weights"  # what titles and tables then say
+RANDOM_WEIGHTS = "features of random weights"  # what pictures and tables then say
 
 
 def now() -> str:
@@ -37,6 +37,11 @@ def marked(header: Sequence[object], random_weights: bool) -> list[object]:
     """
     first, *others = header
     return [f"{first} ({RANDOM_WEIGHTS})" if random_weights else first, *others]
+
+
+def titled(title: str, random_weights: bool) -> str:
+    """The title of a picture, which says so where the features are of random weights."""
+    return "\n".join(filter(None, [title, RANDOM_WEIGHTS if random_weights else ""]))
 
 
 def resize_of(provenance: Mapping[str, str]) -> Resize:

@@ -6,6 +6,7 @@ the processor has AMX, and twice as fast in float32 on AMD's Zen 5: MKL, which `
 leaves AVX-512 unused there. `torch.compile` has it do so by the same two operators.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -57,8 +58,8 @@ def affine(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def weight_gradients(doutputs: Tensor, inputs: Tensor) -> Tensor:
-    """Of the weights (outputs, inputs) of an affine map: the sum over rows (…, outputs) of what it
-    made, times those (…, inputs) that it took.
+    """Those of an affine map's weights, (outputs, inputs): over all rows, the gradient of what it
+    made, (…, outputs), times what it took, (…, inputs).
     """
     doutputs, inputs = doutputs.flatten(0, -2), inputs.flatten(0, -2)
     outputs, exact = doutputs.shape[1], doutputs.dtype == torch.float32
@@ -110,11 +111,13 @@ def _packs(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _beats_mkl(device: torch.device) -> bool:
-    """Whether oneDNN's float32 pays for bringing both factors into its order: on AMD's Zen 5, as
-    these two features together tell, whose AVX-512 is of full width, and which MKL does without."""
-    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # of newer torch
-    zen5 = bool(able.get("sse4a") and able.get("avx512_vp2intersect"))
-    return zen5 and _packs(device, torch.float32)
+    """Whether oneDNN's float32 pays for bringing both factors into its order: beside MKL on AMD's
+    Zen 5, as these two features together tell. (On a laptop's, of half the width, it is not tried.)
+    """
+    able: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # of newer torch
+    zen5 = able.get("sse4a") and able.get("avx512_vp2intersect")
+    mkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    return bool(zen5 and mkl) and _packs(device, torch.float32)
 
 
 def _linear(rows: Tensor, packed: Tensor, bias: Tensor | None, then: str) -> Tensor:

@@ -2,7 +2,7 @@
 
 import shlex
 
-from attnact.cache.provenance import RANDOM_WEIGHTS, command, marked, now, versions
+from attnact.cache.provenance import RANDOM_WEIGHTS, command, marked, now, titled, versions
 
 
 def test_the_command_can_be_typed_again(monkeypatch):
@@ -22,3 +22,6 @@ def test_versions_and_marks():
     assert set(versions("torch", "numpy")) == {"attnact", "torch", "numpy"}
     assert marked(["video", "score"], True) == [f"video ({RANDOM_WEIGHTS})", "score"]
     assert marked(["video", "score"], False) == ["video", "score"]
+    assert titled("a sweep", True) == f"a sweep\n{RANDOM_WEIGHTS}"
+    assert titled("", True) == RANDOM_WEIGHTS
+    assert titled("a sweep", False) == "a sweep"

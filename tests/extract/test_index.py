@@ -62,20 +62,31 @@ def change(dataset: Dataset, what: str) -> Dataset:
         **{
             "data set": {"name": "ucf11"},
             "classes": {"classes": ("dive", "walk")},
+            "order": {"classes": dataset.classes[::-1]},
             "labels": {"videos": (replace(videos[0], labels=(1,)), *videos[1:])},
             "groups": {"videos": (replace(videos[0], group="group 1"), *videos[1:])},
             "folds": {"folds": {"1": sides[::-1], "2": sides}},
+            "sides": {"folds": {"1": [*sides[1:], *sides[:1]]}},
         }[what],
     )
 
 
-@pytest.mark.parametrize("what", ["data set", "classes", "labels", "groups", "folds"])
+@pytest.mark.parametrize(
+    "what", ["data set", "classes", "order", "labels", "groups", "folds", "sides"]
+)
 def test_a_finished_cache_is_not_listed_otherwise(dataset, tmp_path, what):
     cache = tmp_path / "small.h5"
     extract(begin(dataset, cache), ignore)
     before, other = contents(cache.parent), change(dataset, what)
-    told = {"data set": "another data set", "folds": r"other folds \(1 then, 2 now\)"}
-    told = f"small.h5: made with {told.get(what, f'other {what}')}; delete this one file"
+    told = {
+        "data set": r"another data set \(folder then, ucf11 now\)",
+        "classes": r"other classes \(such as run\)",
+        "order": r"other classes \(in another order\)",
+        "folds": r"other folds \(1 then; 1, 2 now\)",
+        "sides": r"other folds \(such as of dive/a.avi\)",
+    }
+    first = rf"other {what} \(such as of {dataset.paths[0]}\)"
+    told = f"small.h5: made with {told.get(what, first)}; delete this one file"
     with pytest.raises(CacheError, match=told):
         begin(other, cache)
     assert contents(cache.parent) == before

@@ -77,6 +77,8 @@ def test_weight_gradients(
     kind: torch.dtype, by_onednn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of all steps, whichever library multiplies, and however many rows it takes at a time."""
+    packed = []
+    monkeypatch.setattr(products, "Weights", lambda it: packed.append(it.shape) or Weights(it))
     monkeypatch.setattr(products, "_beats_mkl", lambda device: by_onednn)
     monkeypatch.setattr(products, "LEAST_OUTPUTS", OUTPUTS)
     monkeypatch.setattr(products, "ROWS_AT_ONCE", 4)
@@ -89,6 +91,23 @@ def test_weight_gradients(
     expected = torch.einsum("tbo,tbi->oi", doutputs.double(), inputs.double())
     near = 4 * CLOSE[kind]
     torch.testing.assert_close(found.double(), expected, rtol=near, atol=near)
+    some = [(INPUTS, 4)] * 3 + [(INPUTS, 3)]
+    assert packed == (some if by_onednn and kind == torch.float32 else [])
+
+
+def test_where_mkl_is_the_slower_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On AMD's Zen 5; not on an Intel with its features, nor where torch does not tell them."""
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(products, "_packs", lambda device, dtype: device == cpu)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    zen5, intel = {"sse4a": True, "avx512_vp2intersect": True}, {"avx512_vp2intersect": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: zen5, raising=False)
+    assert products._beats_mkl(cpu)
+    assert not products._beats_mkl(gpu)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: intel)
+    assert not products._beats_mkl(cpu)
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert not products._beats_mkl(cpu)
 
 
 def test_weights_that_lie_turned() -> None:

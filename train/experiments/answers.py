@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from attnact.cache.features import FeatureCache
-from attnact.cache.provenance import RANDOM_WEIGHTS
+from attnact.cache.provenance import titled
 from attnact.train.experiments import charts
 from attnact.train.experiments.by_video import (
     attention_of,
@@ -82,6 +82,7 @@ def does_attention_help(folder: Path, found: Grid, cache: FeatureCache) -> Answe
         folder / "1-attention.png",
         {name: it.scaled(100) for name, it in drawn.items()},
         f"difference in {metric}, points",
+        titled(cache.path.stem, cache.random_weights),
     )
     above = sum(it.interval.low > 0 for it in compared)
     below = sum(it.interval.high < 0 for it in compared)
@@ -97,9 +98,7 @@ def does_attention_help(folder: Path, found: Grid, cache: FeatureCache) -> Answe
 def what_does_lambda_do(folder: Path, rows: Sequence[Row], cache: FeatureCache) -> Answer:
     """Accuracy and the spread of attention by λ, and what changes from the smallest λ on."""
     metric = metric_name(cache.multi_label)
-    title = f"{cache.path.stem}: what the attention penalty λ does"
-    if cache.random_weights:
-        title += f"\n{RANDOM_WEIGHTS}"
+    title = titled(f"{cache.path.stem}: what the attention penalty λ does", cache.random_weights)
     charts.plot_sweep(folder / "2-lambda.png", Grid(list(rows), []), metric, title)
     header = ["λ", f"{metric} %", "less that of the first λ, points"]
     header += ["entropy, nats", "locations with 90 % of it, %"]
@@ -138,7 +137,10 @@ def where_does_it_look(
         means = [bootstrap_mean(values, groups) for values in (moving.same, moving.other)]
         table.append([it.name, *map(str, (*means, more, bootstrap_mean(centre, groups)))])
     charts.plot_intervals(
-        folder / "3-motion.png", drawn, "agreement with motion, over that shuffled in time"
+        folder / "3-motion.png",
+        drawn,
+        "agreement with motion, over that shuffled in time",
+        titled(cache.path.stem, cache.random_weights),
     )
     moved = [it.penalty for it in seen if drawn[it.name].low > 0]
     who = f"the model{'s' * (len(moved) > 1)} with λ = {listed(moved)}" if moved else "no model"
@@ -172,7 +174,10 @@ def does_the_frame_rate_matter(folder: Path, seen: Sequence[Seen], cache: Featur
             means = [bootstrap_mean(values, groups) for values in pair]
             table.append([it.name, rates, *map(str, (*means, more))])
     charts.plot_intervals(
-        folder / "4-frame-rate.png", drawn, "agreement, over that of different videos"
+        folder / "4-frame-rate.png",
+        drawn,
+        "agreement, over that of different videos",
+        titled(cache.path.stem, cache.random_weights),
     )
     known = {name: it for name, it in drawn.items() if not np.isnan(it.value)}
     finding = (
@@ -210,7 +215,10 @@ def how_stable_is_it(
         trend = str(error_trend(moving.same, wrong, groups))
         table.append([it.name, mean_sd(percent(it.row.values)), *between, errors, trend])
     charts.plot_intervals(
-        folder / "5-stability.png", drawn, "errors (%), by quarter of agreement with motion"
+        folder / "5-stability.png",
+        drawn,
+        "errors (%), by quarter of agreement with motion",
+        titled(cache.path.stem, cache.random_weights),
     )
     finding = (
         "The metric is the mean ± sd over the seeds. Quarter 1 are the videos whose maps agree "

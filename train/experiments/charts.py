@@ -64,9 +64,10 @@ def plot_table1(
             axes.grid(alpha=0.3, axis="x")
 
 
-def plot_intervals(path: Path, found: Mapping[str, Interval], label: str) -> None:
+def plot_intervals(path: Path, found: Mapping[str, Interval], label: str, title: str) -> None:
     """A point and its 95 % interval for each name."""
-    with figure(path, (8, 0.32 * len(found) + 1.2)) as sheet:
+    with figure(path, (8, 0.32 * len(found) + 1.6)) as sheet:
+        sheet.suptitle(title)
         axes = sheet.subplots()
         _intervals(axes, found)
         axes.set_xlabel(f"{label}; 95 % interval")

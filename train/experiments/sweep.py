@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from attnact.cache.features import FeatureCache
-from attnact.cache.provenance import RANDOM_WEIGHTS
+from attnact.cache.provenance import titled
 from attnact.machine.files import write_text
 from attnact.train.config import TrainConfig
 from attnact.train.experiments import charts
@@ -50,8 +50,7 @@ def write_sweep(
     ]
     write_text(folder / "sweep.json", json.dumps(values, indent=1) + "\n")
     title = f"{cache.path.stem}: what the attention penalty λ does ({config.penalty_form} form)"
-    if cache.random_weights:
-        title += f"\n{RANDOM_WEIGHTS}"
+    title = titled(title, cache.random_weights)
     charts.plot_sweep(folder / "sweep.png", found, metric, title)
     return f"{text}\n{folder / 'sweep.png'}"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from attnact.cache.features import FeatureCache
-from attnact.cache.provenance import RANDOM_WEIGHTS
+from attnact.cache.provenance import titled
 from attnact.machine.files import write_text
 from attnact.train.config import TrainConfig
 from attnact.train.experiments import charts
@@ -96,8 +96,7 @@ def write_table1(
     write_csv(folder / "differences.csv", against, cache.random_weights)
     write_text(folder / "table1.md", text)
     title = f"{cache.path.stem}: Table 1 with recipe {config.recipe}"
-    if cache.random_weights:
-        title += f", {RANDOM_WEIGHTS}"
+    title = titled(title, cache.random_weights)
     values = {NAMES[row.name]: row.values for row in found.rows}
     drawn = {f"{NAMES[it.row]} − {NAMES[it.baseline]}": it.interval for it in compared}
     charts.plot_table1(folder / "table1.png", values, drawn, metric, title)
