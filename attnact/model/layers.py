@@ -177,15 +177,12 @@ class Head(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Scores before softmax or sigmoid, (B, T, N), for hidden states (B, T, H)."""
-        seen = self.dropout(torch.tanh(_through(self.first, self.dropout(hidden))))
+        seen = affine(self.dropout(hidden), self.first.weight, self.first.bias)
+        seen = self.dropout(torch.tanh(seen))
         for layer in self.deeper:
             seen = self.dropout(torch.relu(layer(seen)))
         scores: Tensor = self.classes(seen)
         return scores
-
-
-def _through(layer: nn.Linear, rows: Tensor) -> Tensor:
-    return affine(rows, layer.weight, layer.bias)
 
 
 def frame_means(frames: Tensor, dtype: torch.dtype) -> Tensor:
