@@ -13,7 +13,6 @@ Shapes are written with the same letters everywhere:
     C  channels of a location (1024)
     H  hidden size of an LSTM layer
     N  classes
-    M  models of one shape, which go through the same clips side by side
     X  the feature cubes of a batch of clips, (B, T, L, C)
 """
 

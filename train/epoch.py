@@ -1,127 +1,79 @@
-"""One pass over the clips: of one run, or of several that see the same clips in the same order."""
+"""One pass over the clips: of one run, or of several side by side that differ in λ or seed."""
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from itertools import groupby, zip_longest
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from attnact.machine import ranks
 from attnact.machine.progress import Advance
 from attnact.machine.replayed import Replayed, replays
 from attnact.machine.streams import side_by_side
-from attnact.model.layers import Draws, rows_of_batch
-from attnact.model.models import Model, with_means
+from attnact.model.dropout import Draws
+from attnact.model.models import with_means
 from attnact.model.windows import Windows
 from attnact.train.config import TrainConfig
-from attnact.train.feed.clips import Clips, Ints, some_of_each
-from attnact.train.feed.places import FeatureStore
-from attnact.train.feed.store import batches, moved
+from attnact.train.lanes import Lane, Line, Pass, Share, Turn
 from attnact.train.loss import Loss, clip_loss
-from attnact.train.selection import FINAL
 
-Line = dict[str, Any]  # of metrics.jsonl
-
-
-@dataclass(frozen=True)
-class Pass:
-    """An epoch of a run that is to be trained now.
-
-    labels: of every video of the cache, on the store's device.
-    model, optimizer: as they stand; the pass changes them.
-    module: the model as it is called, by all processes that train it (`ranks.parallel`).
-    clips: those that epochs choose from.
-    phase, epoch: which it is, from 1 on.
-    last: what the one before came to; None before the first.
-    """
-
-    config: TrainConfig
-    store: FeatureStore
-    labels: Tensor
-    model: Model
-    module: nn.Module
-    optimizer: torch.optim.Adam
-    clips: Clips
-    phase: str
-    epoch: int
-    last: Line | None = None
-
-    def visited(self, random: np.random.Generator) -> Ints:
-        """The clips of the epoch, as positions in `clips`."""
-        if self.config.clips_per_video is None:
-            return np.arange(len(self.clips))
-        return some_of_each(self.clips.video, self.config.clips_per_video, random)
-
-    @property
-    def clips_visited(self) -> int:
-        """How many clips an epoch visits."""
-        return len(self.visited(np.random.default_rng(0)))
-
-    def seed(self) -> int:
-        """Of the order and the dropout: of each epoch its own, so that it is the same whether or
-        not the run was interrupted."""
-        key = [self.config.seed, int(self.phase == FINAL), self.epoch]
-        return int(np.random.SeedSequence(key).generate_state(1)[0])
-
-
-class Share(NamedTuple):
-    """What this process has of a batch: all of it, if it is alone.
-
-    rows: which clips.
-    clips: of the whole batch.
-    weight: 1; or 0 where the batch has fewer clips than there are processes. One without a clip
-        goes through the first for nothing, since all must take each step.
-    """
-
-    rows: slice
-    clips: int
-    weight: int
+Kind = list[tuple[Lane, Share]]  # of a step: who takes part, with how much of a batch
 
 
 def train_epoch(passes: Sequence[Pass], advance: Advance) -> list[Line]:
     """Trains each run's model for an epoch; what it cost each.
 
-    Several runs take each step side by side. They must differ in nothing but λ, and stand at the
-    same epoch: the first one's clips, order and dropout are those of all.
+    Several runs take each step side by side. They must differ in nothing but λ and seed, and stand
+    at the same epoch. A seed that has fewer clips than another ends before it.
     """
-    first, start = passes[0], time.perf_counter()
-    config = first.config
-    torch.manual_seed(first.seed())
-    random = np.random.default_rng(first.seed())
-    order = random.permutation(first.visited(random))
-    device = first.store.device
-    # A CPU multiplies one row with a matrix faster in float32, so its features are not rounded.
-    rounded = config.precision == "bfloat16" and device.type == "cuda"
-    dtype = torch.bfloat16 if rounded else torch.float32
-    total, told = torch.zeros(len(passes), 2, device=device), how_far(passes)
-    own, shares = _share_out(order, config.batch_size)
-    learn = partial(_learn, passes)
-    whole: Callable[..., Tensor] = partial(learn, shares[0])
-    if records(config, device):
-        weights = [weight for it in passes for weight in it.model.parameters()]
-        whole = Replayed(whole, device, weights, still=1)  # X, in the store's room
-    found = batches(first.store, first.clips, np.concatenate(own), len(own[0]), dtype)
+    start = time.perf_counter()
+    seeds = [it.config.seed for it in passes]
+    lanes = {
+        seed: Lane([it for it in passes if it.config.seed == seed]) for seed in dict.fromkeys(seeds)
+    }
     for it in passes:
         it.module.train()
-    for batch, share in zip(found, shares, strict=True):
-        labels = first.labels[moved(batch.video, first.labels.device)]
-        for it in passes:
-            it.optimizer.zero_grad()
-        if share != shares[0]:  # the last and smaller; what was recorded gives its memory back
-            whole = partial(learn, share)
-        total += share.weight * whole(batch.X, batch.mask, labels)
-        for it in passes:
-            it.optimizer.step()
-        advance(len(passes) * share.clips, told)
-    means = (ranks.sum_up(total) / len(order)).tolist()
-    rest = {"clips": len(order), "seconds": round(time.perf_counter() - start, 3)}
+    told = how_far(passes)
+    for kind, steps in groupby(zip_longest(*(lane.turns() for lane in lanes.values())), _kind):
+        learn = _learning(kind)  # what was recorded for the last kind gives its memory back
+        for step in steps:
+            _take_step([turn for turn in step if turn], learn)
+            advance(sum(len(lane.passes) * share.clips for lane, share in kind), told)
+    lines = {seed: iter(lane.lines()) for seed, lane in lanes.items()}
+    rest: Line = {"seconds": round(time.perf_counter() - start, 3)}
     if ranks.count() > 1:
         rest["processes"] = ranks.count()
-    return [{"loss": entropy, "penalty": penalty, **rest} for entropy, penalty in means]
+    return [{**next(lines[seed]), **rest} for seed in seeds]
+
+
+def _kind(step: Sequence[Turn | None]) -> Kind:
+    return [(turn.lane, turn.share) for turn in step if turn]
+
+
+def _learning(kind: Kind) -> Callable[..., Tensor]:
+    """What makes the gradients of steps of this kind."""
+    learn = partial(_learn, kind)
+    passes = [it for lane, _ in kind for it in lane.passes]
+    device = passes[0].store.device
+    if not records(passes[0].config, device):
+        return learn
+    weights = [weight for it in passes for weight in it.model.parameters()]
+    return Replayed(learn, device, weights, still=len(kind))  # X, in the room of its lane
+
+
+def _take_step(turns: Sequence[Turn], learn: Callable[..., Tensor]) -> None:
+    passes = [it for turn in turns for it in turn.lane.passes]
+    for it in passes:
+        it.optimizer.zero_grad()
+    X, mask, labels = zip(*((turn.X, turn.mask, turn.labels) for turn in turns), strict=True)
+    losses = torch.split(learn(*X, *mask, *labels), [len(turn.lane.passes) for turn in turns])
+    for turn, own in zip(turns, losses, strict=True):
+        turn.lane.total += turn.share.weight * own
+    for it in passes:
+        it.optimizer.step()
 
 
 def how_far(passes: Sequence[Pass]) -> str:
@@ -143,15 +95,18 @@ def records(config: TrainConfig, device: torch.device) -> bool:
     return replays(device) and config.model == "attention" and ranks.count() == 1
 
 
-def _learn(
-    passes: Sequence[Pass], share: Share, X: Tensor | Windows, mask: Tensor, labels: Tensor
-) -> Tensor:
-    """Makes the gradients of a batch; gives each run's two losses, summed over clips, (runs, 2)."""
-    draws = Draws()
-    if len(passes) > 1:
-        X = with_means(X)
-    works = [partial(_learn_own, it, draws, share, X, mask, labels) for it in passes]
-    return torch.stack(side_by_side(mask.device, works))
+def _learn(kind: Kind, *batches: Any) -> Tensor:
+    """Makes the gradients of a batch of each lane; gives each run's two losses, (runs, 2).
+
+    batches: the X of every lane, then their masks, then the labels.
+    """
+    works = []
+    for position, (lane, share) in enumerate(kind):
+        X, mask, labels = batches[position :: len(kind)]
+        if len(lane.passes) > 1:
+            X = with_means(X)
+        works += [partial(_learn_own, it, lane.draws, share, X, mask, labels) for it in lane.passes]
+    return torch.stack(side_by_side(batches[-1].device, works))
 
 
 def _learn_own(
@@ -159,24 +114,11 @@ def _learn_own(
 ) -> Tensor:
     config, device = own.config, mask.device.type
     bfloat16 = torch.autocast(device, torch.bfloat16, config.precision == "bfloat16")
-    with bfloat16, rows_of_batch(share.rows, share.clips), draws.taken():
+    with bfloat16, draws.taken():
         scores, maps = own.module(X, mask)
     loss = clip_loss(scores.float(), maps, labels, mask, config.penalty_form)
     torch.autograd.backward(_cost(config, loss, share))
     return torch.stack(loss).detach().sum(1)
-
-
-def _share_out(order: Ints, size: int) -> tuple[list[Ints], list[Share]]:
-    """This process's clips of every batch, and which they are of it."""
-    rank, count = ranks.rank(), ranks.count()
-    parts = [order[start : start + size] for start in range(0, len(order), size)]
-    shares = [
-        Share(slice(rank, None, count), len(part), 1)
-        if rank < len(part)
-        else Share(slice(0, 1), len(part), 0)
-        for part in parts
-    ]
-    return [part[it.rows] for part, it in zip(parts, shares, strict=True)], shares
 
 
 def _cost(config: TrainConfig, loss: Loss, share: Share) -> Tensor:

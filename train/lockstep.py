@@ -1,9 +1,9 @@
 """Runs that train an epoch after the other, those that stand at the same epoch side by side.
 
-Runs that differ in nothing but λ see the same clips in the same order, start from the same weights
-and drop the same units. Each goes its own course all the same, as if it were alone: it chooses its
-own epoch, keeps its own state, may stop before the others or fail without them. Only its epochs are
-trained for it.
+They differ in nothing but λ and seed; those of one seed see the same clips in the same order, start
+from the same weights and drop the same units. Each goes its own course all the same, as if it were
+alone: it chooses its own epoch, keeps its own state, may stop before the others or fail without
+them. Only its epochs are trained for it.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -14,7 +14,8 @@ import torch
 
 from attnact.errors import AttnactError, UnsupportedError
 from attnact.machine.progress import Advance, progress
-from attnact.train.epoch import Line, Pass, train_epoch
+from attnact.train.epoch import train_epoch
+from attnact.train.lanes import Line, Pass
 from attnact.train.selection import FINAL, SELECTION
 
 Course = Generator[
@@ -27,7 +28,7 @@ FAILURES = (AttnactError, MemoryError, OSError, RuntimeError)  # of a run, which
 
 
 def abreast(device: torch.device) -> int:
-    """How many runs that differ in nothing but λ train side by side on this device.
+    """How many runs that differ in nothing but λ and seed train side by side on this device.
 
     On a GPU some: the steps of one are too small to fill it, but each takes memory of its own. One
     fills a CPU, where they would only wait for each other.

@@ -23,10 +23,10 @@ from attnact.machine.files import write_text
 from attnact.model.checkpoint import Checkpoint, load_state, save_checkpoint, save_state
 from attnact.model.models import Model
 from attnact.train.config import TrainConfig
-from attnact.train.epoch import Line, Pass
 from attnact.train.feed.clips import Clips, Ints, cut_clips, scored_clips
 from attnact.train.feed.places import FeatureStore
 from attnact.train.initial import new_model
+from attnact.train.lanes import Line, Pass
 from attnact.train.lockstep import Course, Outcome, in_step
 from attnact.train.optimizer import new_optimizer
 from attnact.train.runs import Run, only_here
@@ -87,7 +87,7 @@ def train(
 def train_together(
     runs: Sequence[Run], cache: FeatureCache, store: FeatureStore, tensorboard: bool = False
 ) -> Iterator[tuple[Run, Outcome]]:
-    """The same for runs that differ in nothing but λ: a batch is brought once for all (`lockstep`).
+    """The same for runs that differ in nothing but λ and seed, side by side (`lockstep`).
 
     Gives each run with its summary, or with what it failed on, as soon as it is done.
     """

@@ -1,116 +1,13 @@
-"""What the models are built of: the first state, the weights of the LSTM, the head, dropout."""
+"""What the models are built of: the first state, the weights of the LSTM, the head."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from attnact.machine.streams import handed_on
+from attnact.model.dropout import Dropout
 from attnact.model.fused import fuses, glimpse
 from attnact.model.products import affine
-from attnact.vocabulary import DropoutForm
-
-
-class Dropout(nn.Module):
-    """Dropout that scales up what is left in training ("paper"), or halves in testing ("released").
-
-    With a share of 0.5 both mean the same in expectation; the released code's `dropout_layer` does
-    the second.
-    """
-
-    def __init__(self, share: float, form: DropoutForm) -> None:
-        super().__init__()
-        self.share, self.form = share, form
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Some of x set to zero while training."""
-        if self.form == "released" and not self.training:
-            return (1 - self.share) * x
-        keep = self.keep(x.shape, x)
-        return x if keep is None else x * keep
-
-    def keep(self, shape: Sequence[int], like: Tensor, clips: int = 0) -> Tensor | None:
-        """What to multiply by while training: 0 for what is dropped; None where nothing is.
-
-        `clips` is the dimension of the shape that stands for the clips of the batch.
-        """
-        if not self.training or not self.share:
-            return None
-        # A byte is enough for a half; for a tenth it would be off by one in sixty.
-        kind = torch.int8 if (256 * self.share).is_integer() else torch.int16
-        least: int = torch.iinfo(kind).min + round(self.share * 2 ** torch.iinfo(kind).bits)
-        kept = _draw_own(shape, clips, kind, like.device) >= least
-        return kept.to(like.dtype).mul_(1 / (1 - self.share) if self.form == "paper" else 1)
-
-
-def draw(shape: Sequence[int], kind: torch.dtype, device: torch.device) -> Tensor:
-    """Random integers of this kind, each value as likely as any other: parts of a random int64.
-
-    Ten times as fast as a float for each on a CPU, where dropout's numbers took a sixth of a step.
-    """
-    count = math.prod(shape)
-    words = torch.empty(-(-count * kind.itemsize // 8), dtype=torch.int64, device=device)
-    return words.random_(-(2**63), None).view(kind)[:count].view(shape)
-
-
-_rows: tuple[slice, int] | None = None
-
-
-@contextmanager
-def rows_of_batch(rows: slice, batch: int) -> Iterator[None]:
-    """Inside, a model's clips are these of a batch of so many, and drop what they would there."""
-    global _rows
-    _rows = rows, batch
-    try:
-        yield
-    finally:
-        _rows = None
-
-
-class Draws:
-    """Numbers that several models drop by: the first one draws them, and all take the same."""
-
-    def __init__(self) -> None:
-        self._drawn: list[Callable[[], Tensor]] = []
-        self._taken = 0  # by the model that takes now
-
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Inside, a model's dropout takes them, one after the other from the first on."""
-        global _shared
-        _shared, self._taken = self, 0
-        try:
-            yield
-        finally:
-            _shared = None
-
-    def next(self, make: Callable[[], Tensor]) -> Tensor:
-        """The next numbers, which are made if no model has taken them yet."""
-        if self._taken == len(self._drawn):
-            self._drawn.append(handed_on(make()))
-        self._taken += 1
-        return self._drawn[self._taken - 1]()
-
-
-_shared: Draws | None = None
-
-
-def _draw_own(shape: Sequence[int], clips: int, kind: torch.dtype, device: torch.device) -> Tensor:
-    def make() -> Tensor:
-        return _draw_rows(shape, clips, kind, device)
-
-    return make() if _shared is None else _shared.next(make)
-
-
-def _draw_rows(shape: Sequence[int], clips: int, kind: torch.dtype, device: torch.device) -> Tensor:
-    if _rows is None:
-        return draw(shape, kind, device)
-    rows, batch = _rows
-    whole = draw((*shape[:clips], batch, *shape[clips + 1 :]), kind, device)
-    return whole[(slice(None),) * clips + (rows,)]
 
 
 class StartState(nn.Module):

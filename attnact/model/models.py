@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from attnact.cache.features import CHANNELS, LOCATIONS
 from attnact.model.attention import ContextAttention, LocationAttention
-from attnact.model.layers import Dropout, Head, LSTMLayer, StartState, frame_means
+from attnact.model.dropout import Dropout
+from attnact.model.layers import Head, LSTMLayer, StartState, frame_means
 from attnact.model.products import product_type
 from attnact.model.recurrence import attend
 from attnact.model.windows import Windows

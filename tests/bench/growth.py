@@ -104,7 +104,7 @@ def step_rows(shapes: Sequence[Shape]) -> Iterator[Row]:
 def epoch_rows(grid: Sequence[Videos]) -> Iterator[Row]:
     """An epoch of training at stride 1, on features in memory."""
     config = TrainConfig(fold="1", lstm_layers=1, batch_size=32)
-    works = [made_epoch(config, videos.count, videos.frames) for videos in grid]
+    works = [made_epoch([config], videos.count, videos.frames) for videos in grid]
     taken = [figure(times) for times in in_turn(works, 3)]
     (law,) = fit([[videos.clips] for videos in grid], taken)
     for videos, time in zip(grid, taken, strict=True):

@@ -1,7 +1,6 @@
 """The paper's training on HMDB-51, whole: on features of that size that were made up."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,9 +10,10 @@ from attnact.cache.features import CHANNELS, LOCATIONS
 from attnact.machine import ranks
 from attnact.model.models import ModelConfig, build_model
 from attnact.train.config import TrainConfig
-from attnact.train.epoch import Pass, train_epoch
+from attnact.train.epoch import train_epoch
 from attnact.train.feed.clips import Clips, Ints
 from attnact.train.feed.widen import Stored
+from attnact.train.lanes import Pass
 from attnact.train.optimizer import new_optimizer
 from attnact.train.selection import FINAL
 from tests.bench.measuring import DEVICE, Row, figure, in_turn
@@ -43,21 +43,17 @@ def hmdb51(config: TrainConfig = CONFIG, videos: int = VIDEOS, part: int = 12) -
     """So many parts of an epoch are taken for one, and one epoch for all."""
     every = len(clips(videos, FRAMES))
     some = len(range(0, every, part))
-    (taken,) = in_turn([made_epoch(config, videos, FRAMES, part)], 3)
+    (taken,) = in_turn([made_epoch([config], videos, FRAMES, part)], 3)
     minutes = figure([seconds * every / some * EPOCHS / 60 for seconds in taken])
     size = f"{every:,} clips an epoch; {videos * FRAMES:,} frames as uint8 on the device"
     return Row(NAME, minutes.text("minutes", digits=1), "", "", f"{size}; from {some:,} clips")
 
 
 def made_epoch(
-    config: TrainConfig,
-    videos: int,
-    frames: int,
-    part: int = 1,
-    penalties: Sequence[float] = (0.0,),
+    configs: Sequence[TrainConfig], videos: int, frames: int, part: int = 1
 ) -> Callable[[], object]:
-    """A part of an epoch at stride 1 on videos of so many frames each, of a run with each λ."""
-    store = MadeStore(videos * frames)
+    """A part of an epoch at stride 1 on videos of so many frames each, of runs of one shape."""
+    store, config = MadeStore(videos * frames), configs[0]
     shape = ModelConfig(
         CLASSES,
         attention=config.attention,
@@ -73,7 +69,7 @@ def made_epoch(
         module, optimizer = ranks.parallel(model), new_optimizer(model, config)
         return Pass(config, store, labels, model, module, optimizer, some, FINAL, 1)
 
-    passes = [whole(replace(config, attention_penalty=penalty)) for penalty in penalties]
+    passes = [whole(config) for config in configs]
     return lambda: train_epoch(passes, lambda more, note: None)
 
 

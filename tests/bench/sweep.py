@@ -1,4 +1,4 @@
-"""A sweep of three λ beside one run, in turn and side by side: the time, and the memory it takes.
+"""Three λ or seeds beside one run, in turn and side by side: the time, and the memory it takes.
 
 On a GPU, whose steps take milliseconds, of the epochs alone: on features that were made up there,
 enough of them to outlast what comes before the first step. Last why the runs are no stacked model,
@@ -44,6 +44,7 @@ CONFIGS = (
     replace(BASE, batch_size=32, train_stride=4, attention="context"),
 )
 ON_GPU = (*CONFIGS[:2], replace(CONFIGS[1], hidden_size=1024), CONFIGS[2])
+WHAT = ("λ", "seeds")  # that the three differ in; at all sizes in λ, at the first in seeds
 HOW = ("one after the other", "side by side")
 DTYPES, STEPS = (torch.float32, torch.bfloat16), 30
 
@@ -51,7 +52,8 @@ DTYPES, STEPS = (torch.float32, torch.bfloat16), 30
 def rows(quick: bool) -> Iterator[Row]:
     """All train on the same made features, from the same store."""
     if DEVICE.type == "cuda":
-        yield from map(epochs, ON_GPU[: 1 if quick else None])
+        for what, config in cases(ON_GPU, quick):
+            yield epochs(what, config)
         yield from map(stacked, DTYPES)
         return
     be_quiet(True)
@@ -61,54 +63,70 @@ def rows(quick: bool) -> Iterator[Row]:
         store = open_store(cache, videos, "auto", DEVICE)
         places = (Path(folder, f"run{i}") for i in count())
         held = f"{bytes_of(cache, videos) / 2**20:,.0f} MiB of features in memory, as for one"
-        for config in CONFIGS[: 1 if quick else None]:
-            one, *others = measured(config, cache, store, places)
+        for what, config in cases(CONFIGS, quick):
+            one, *others = measured(several(what, config), cache, store, places)
             for how, three in zip(HOW, others, strict=True):
                 yield Row(
-                    f"three λ, {config.attention}, B {config.batch_size}, 3×512, "
+                    f"three {what}, {config.attention}, B {config.batch_size}, 3×512, "
                     f"{config.precision}, trained {how}",
                     figure(three).text("s", digits=1),
-                    f"{figure(one).text('s', digits=1)} for one λ; "
+                    f"{figure(one).text('s', digits=1)} for one; "
                     f"{ratio(three, one).text('×', digits=2)}",
                     "3 ×, where arithmetic binds",
-                    held + "; what a sweep does here" * (how == HOW[abreast(DEVICE) > 1]),
+                    held + "; what is done here" * (how == HOW[abreast(DEVICE) > 1]),
                 )
     yield from map(stacked, DTYPES)
 
 
-def epochs(config: TrainConfig) -> Row:
+def cases(configs: Sequence[TrainConfig], quick: bool) -> list[tuple[str, TrainConfig]]:
+    """What is measured: what three runs differ in, and their other choices."""
+    every = [*((WHAT[0], config) for config in configs), *((WHAT[1], it) for it in configs[:2])]
+    return every[: 1 if quick else None]
+
+
+def several(what: str, config: TrainConfig) -> list[TrainConfig]:
+    """Three that differ in it."""
+    if what == "λ":
+        return list(sweep_rows(config, PENALTIES).values())
+    return [replace(config, seed=seed) for seed in range(3)]
+
+
+def epochs(what: str, config: TrainConfig) -> Row:
     """About a hundred steps of one run, and of three side by side."""
     part = 400 * 66 // (100 * config.batch_size)
-    works = [made_epoch(config, 400, 95, part, penalties) for penalties in ((0.0,), PENALTIES)]
+    configs = several(what, config)
+    works = [made_epoch(some, 400, 95, part) for some in (configs[:1], configs)]
     one, three = in_turn(works, 3)
     return Row(
-        f"three λ, {config.attention}, B {config.batch_size}, 3×{config.hidden_size}, "
+        f"three {what}, {config.attention}, B {config.batch_size}, 3×{config.hidden_size}, "
         f"{config.precision}, trained side by side",
         figure(three).text("s", digits=2),
-        f"{figure(one).text('s', digits=2)} for one λ; {ratio(three, one).text('×', digits=2)}",
+        f"{figure(one).text('s', digits=2)} for one; {ratio(three, one).text('×', digits=2)}",
         "3 ×, where arithmetic binds",
         "a hundred steps",
     )
 
 
 def measured(
-    config: TrainConfig, cache: FeatureCache, store: FeatureStore, places: Iterator[Path]
+    configs: Sequence[TrainConfig],
+    cache: FeatureCache,
+    store: FeatureStore,
+    places: Iterator[Path],
 ) -> list[list[float]]:
-    """Seconds of one run, before and after the others, of all λ in a row, and side by side."""
+    """Seconds of one run, before and after the others, of all in a row, and side by side."""
 
-    def begin(penalties: Sequence[float]) -> list[Run]:
-        made = sweep_rows(config, penalties).values()
-        return [create_run(next(places), it, cache) for it in made]
+    def begin(some: Sequence[TrainConfig]) -> list[Run]:
+        return [create_run(next(places), config, cache) for config in some]
 
     def alone() -> None:
-        train(*begin([0.0]), cache, store)
+        train(*begin(configs[:1]), cache, store)
 
     def in_a_row() -> None:
-        for run in begin(PENALTIES):
+        for run in begin(configs):
             train(run, cache, store)
 
     def together() -> None:
-        for _, outcome in train_together(begin(PENALTIES), cache, store):
+        for _, outcome in train_together(begin(configs), cache, store):
             assert not isinstance(outcome, Exception), outcome
 
     before, row, after, beside = in_turn([alone, in_a_row, alone, together], 3)

@@ -22,8 +22,7 @@ from attnact.cache.features import FeatureCache
 from attnact.errors import RunError
 from attnact.machine import files, ranks
 from attnact.model.checkpoint import load_checkpoint
-from attnact.model.layers import Dropout, rows_of_batch
-from attnact.train import epoch, loop
+from attnact.train import lanes, loop
 from attnact.train.config import TrainConfig
 from attnact.train.feed import store
 from attnact.train.feed.store import open_store, videos_in
@@ -311,7 +310,7 @@ def test_every_clip_is_worked_on_once(monkeypatch: pytest.MonkeyPatch) -> None:
         seen = []
         for rank in range(count):
             monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
-            own, shares = epoch._share_out(order, size)
+            own, shares = lanes._share_out(order, size)
             assert {len(part) for part in own[:-1]} <= {len(own[0])}
             assert 1 <= len(own[-1]) <= len(own[0])  # as `batches` cuts them
             for i, (part, share) in enumerate(zip(own, shares, strict=True)):
@@ -320,20 +319,6 @@ def test_every_clip_is_worked_on_once(monkeypatch: pytest.MonkeyPatch) -> None:
                 np.testing.assert_array_equal(part, batch[share.rows])
                 seen += part.tolist() if share.weight else []
         assert sorted(seen) == list(range(clips))
-
-
-def test_dropout_of_a_share_is_that_of_the_batch() -> None:
-    dropout = Dropout(0.5, "paper").train()
-    like = torch.zeros(())
-    for batch in (slice(1, None, 2), slice(0, 1)):
-        count = len(range(7)[batch])
-        for clips, shape, own in [(0, (7, 3), (count, 3)), (1, (4, 7, 3), (4, count, 3))]:
-            torch.manual_seed(0)
-            whole = dropout.keep(shape, like, clips)
-            torch.manual_seed(0)
-            with rows_of_batch(batch, 7):
-                part = dropout.keep(own, like, clips)
-            torch.testing.assert_close(part, whole[batch] if clips == 0 else whole[:, batch])
 
 
 def test_memory_is_for_all_processes(cache: FeatureCache, monkeypatch: pytest.MonkeyPatch) -> None:

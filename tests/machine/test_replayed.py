@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from attnact.errors import UnsupportedError
 from attnact.machine.replayed import Replayed, replays
-from attnact.model.layers import draw
+from attnact.model.dropout import Numbers
 from tests.made_graphs import Graph, Recording, Stream, stand_in
 
 DEVICES = [
@@ -27,7 +27,7 @@ class Work:
 
     def __call__(self, x: Tensor, scale: Tensor) -> Tensor:
         self.calls += 1
-        kept = draw((len(x), 3), torch.int8, x.device) > 0
+        kept = Numbers((len(x), 3), torch.int8, x.device).get() > 0
         made = torch.tanh(x @ self.weight) * kept
         total = made.new_zeros(()).add_(made.square().sum()).mul_(scale[0])
         total.backward()

@@ -1,6 +1,5 @@
 """The soft-attention LSTM against NumPy loops over the equations, and the released code."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnact.model.layers import Draws, Dropout, frame_means
+from attnact.model.layers import frame_means
 from attnact.model.models import AttentionLSTM, Model, ModelConfig, build_model
 from attnact.model.windows import Window, Windows
 from attnact.train.loss import clip_loss
@@ -211,11 +210,11 @@ def test_dropout_in_training(config: ModelConfig, monkeypatch: pytest.MonkeyPatc
     def every_other(x: Any) -> Any:
         return x * (np.arange(x.shape[-1]) % 2)
 
-    def draw(shape: Sequence[int], kind: torch.dtype, device: torch.device) -> Tensor:
+    def draw(shape: Sequence[int], clips: int, kind: torch.dtype, device: torch.device) -> Tensor:
         odd = torch.arange(shape[-1], device=device) % 2 == 1
         return torch.where(odd, 32767, -32768).to(kind).expand(*shape)
 
-    monkeypatch.setattr("attnact.model.layers.draw", draw)
+    monkeypatch.setattr("attnact.model.dropout._numbers", draw)
     config = replace(config, dropout=0.3)
     model, X = make(config).train(), clips()
     scores, maps = model(X, torch.from_numpy(MASK))
@@ -290,28 +289,14 @@ def test_dropout_of_the_baselines(kind: Any, monkeypatch: pytest.MonkeyPatch) ->
     """Every connection from layer to layer, and those of the head: 2 layers drop 4 times."""
     seen = []
 
-    def draw(shape: Sequence[int], kind: torch.dtype, device: torch.device) -> Tensor:
+    def draw(shape: Sequence[int], clips: int, kind: torch.dtype, device: torch.device) -> Tensor:
         seen.append(shape[-1])
         return torch.zeros(*shape, dtype=kind, device=device)
 
-    monkeypatch.setattr("attnact.model.layers.draw", draw)
+    monkeypatch.setattr("attnact.model.dropout._numbers", draw)
     config = replace(SMALL, kind=kind, lstm_layers=2, dropout=0.3)
     make(config).train()(clips(), torch.from_numpy(MASK))
     assert seen == [C, H, H, H]
-
-
-@pytest.mark.parametrize("share", [0.5, 0.3, 0.75, 0.9])
-def test_dropout_drops_its_share(share: float) -> None:
-    """Each unit by itself, whether a byte draws for it or two."""
-    torch.manual_seed(0)
-    kept = Dropout(share, "paper").train().keep((1000, 400), torch.ones(1))
-    assert kept is not None
-    torch.testing.assert_close(kept.unique(), torch.tensor([0, 1 / (1 - share)]))
-    dropped = (kept == 0).double()
-    deviation = math.sqrt(share * (1 - share))
-    assert abs(dropped.mean().item() - share) < 5 * deviation / math.sqrt(dropped.numel())
-    between = torch.corrcoef(dropped[:, :8].T) - torch.eye(8)
-    assert between.abs().max() < 5 / math.sqrt(1000)
 
 
 def test_frame_means() -> None:
@@ -336,17 +321,3 @@ def test_clips_that_share_frames_are_not_trained_on() -> None:
     scores, _ = model(Windows(frames, [Window(0, 2, 1, 1)], T), torch.ones(2, T))
     with pytest.raises(ValueError, match="share frames"):
         scores.sum().backward()
-
-
-def test_models_that_share_draws_drop_what_one_drops_alone() -> None:
-    """In the order of its draws; without them each draws anew."""
-    dropout, sizes, like = Dropout(0.5, "paper").train(), [(4, 3), (2, 5)], torch.ones(1)
-    torch.manual_seed(0)
-    alone = [dropout.keep(size, like) for size in sizes]
-    torch.manual_seed(0)
-    draws = Draws()
-    for _ in range(2):
-        with draws.taken():
-            for size, expected in zip(sizes, alone, strict=True):
-                torch.testing.assert_close(dropout.keep(size, like), expected)
-    assert not torch.equal(dropout.keep((40, 30), like), dropout.keep((40, 30), like))

@@ -1,7 +1,7 @@
 """An epoch whose steps are replayed, as on a GPU, against the same epoch step by step."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,20 +36,26 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def made(
-    folder: Path, cache: FeatureCache, penalties: list[float], place: Place, **choices: Any
+    folder: Path,
+    cache: FeatureCache,
+    penalties: list[float],
+    place: Place,
+    seeds: Sequence[int] = (0,),
+    **choices: Any,
 ) -> list[Any]:
-    """What runs that differ in λ come to: their curves, and the bytes of their models.
+    """What runs with each λ and seed come to: their curves, and the bytes of their models.
 
     From memory a CPU's steps gather their frames as they look at them; from the disk all frames lie
     in one tensor, as on a GPU, where alone steps are recorded.
     """
     runs: list[Run] = [
         create_run(
-            folder / str(penalty),
-            TrainConfig(**{**CHOICES, **choices, "attention_penalty": penalty}),
+            folder / f"{penalty}-{seed}",
+            TrainConfig(**{**CHOICES, **choices, "attention_penalty": penalty, "seed": seed}),
             cache,
         )
         for penalty in penalties
+        for seed in seeds
     ]
     store = open_store(cache, videos_in(cache, ["1"]), place, torch.device("cpu"))
     for _, outcome in train_together(runs, cache, store):
@@ -76,6 +82,21 @@ def test_replayed_steps_are_the_steps(
     monkeypatch.setattr(epoch, "records", lambda config, device: True)
     assert made(tmp_path / "replayed", cache, penalties, "disk", **KINDS[kind]) == expected
     assert graphs.replays
+
+
+def test_replayed_steps_of_several_seeds(
+    make_cache: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of which one has more clips to train on than the other, in the selection."""
+    cache = make_cache(tmp_path / "x.h5", videos=9, frames=lambda video: 31 + 3 * video)
+    choices = {"seeds": (0, 1), "validation": 0.3, "clips_per_video": None, "train_stride": 3}
+    graphs = stand_in(monkeypatch)
+    expected = made(tmp_path / "plain", cache, [1.0, 10.0], "host", **choices)
+    monkeypatch.setattr(epoch, "records", lambda config, device: True)
+    assert made(tmp_path / "replayed", cache, [1.0, 10.0], "disk", **choices) == expected
+    assert graphs.replays
+    clips = [line["clips"] for line in expected if isinstance(line, dict) and line["epoch"] == 1]
+    assert len(set(clips)) > 2
 
 
 def test_where_several_classes_hold(

@@ -2,7 +2,7 @@
 
 A grid that was stopped goes on where it stood, and a run that fails leaves the others. Several
 processes may train one grid: a run belongs to one of them. Where it is faster, runs that differ in
-nothing but λ train side by side (`lockstep`).
+nothing but λ and seed train side by side (`lockstep`).
 """
 
 import time
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import torch
@@ -127,17 +127,22 @@ def train_here(
 def _groups(
     cells: Mapping[Cell, TrainConfig], device: torch.device
 ) -> list[dict[Cell, TrainConfig]]:
-    """The cells in their order, those together that train side by side."""
-    groups: list[dict[Cell, TrainConfig]] = []
-    latest: dict[TrainConfig, dict[Cell, TrainConfig]] = {}  # of each of the choices but λ
+    """The cells in their order, those together that train side by side.
+
+    Of one seed as far as may be, for a batch is brought once for all of it.
+    """
+    alike: dict[TrainConfig, list[Cell]] = {}
     for cell, config in cells.items():
-        choices = replace(config, attention_penalty=0.0)
-        group = latest.get(choices)
-        if group is None or len(group) == abreast(device):
-            group = latest[choices] = {}
-            groups.append(group)
-        group[cell] = config
-    return groups
+        alike.setdefault(replace(config, attention_penalty=0.0, seed=0), []).append(cell)
+    groups = []
+    for several in alike.values():
+        several.sort(key=lambda cell: cells[cell].seed)
+        count = -(-len(several) // abreast(device))
+        ends = [len(several) * i // count for i in range(count + 1)]
+        groups += [several[start:end] for start, end in pairwise(ends)]
+    places = {cell: place for place, cell in enumerate(cells)}
+    groups.sort(key=lambda group: min(places[cell] for cell in group))
+    return [{cell: cells[cell] for cell in group} for group in groups]
 
 
 def train_cells(

@@ -138,8 +138,24 @@ def test_many_penalties_make_several_groups(
     trainer: Trainer, cache: FeatureCache, tmp_path: Path
 ) -> None:
     found, _ = go(tmp_path, cache, range(9), [0], ["1"], device="cuda")
-    assert trainer.groups == [4, 4, 1]
+    assert trainer.groups == [3, 3, 3]
     assert penalties_of(found) == list(range(9))
+
+
+def test_a_gpu_trains_seeds_of_a_fold_together(
+    trainer: Trainer, cache: FeatureCache, tmp_path: Path
+) -> None:
+    """Where there are too many, those of one seed as far as may be."""
+    found, _ = go(tmp_path / "a", cache, [1], range(3), ["1", "2"], device="cuda")
+    assert trainer.groups == [3, 3]
+    assert trainer.trained == [f"lambda1-fold{f}-seed{s}" for f in "12" for s in "012"]
+    on_cpu, _ = go(tmp_path / "b", cache, [1], range(3), ["1", "2"])
+    assert results(found) == results(on_cpu)
+    trainer.groups.clear()
+    trainer.trained.clear()
+    go(tmp_path / "c", cache, [0, 1], range(3), ["1"], device="cuda")
+    assert trainer.groups == [3, 3]
+    assert trainer.trained == [f"lambda{p}-fold1-seed{s}" for s in "012" for p in "01"]
 
 
 def test_models_that_are_not_of_one_shape_train_alone(
