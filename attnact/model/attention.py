@@ -53,6 +53,7 @@ class LocationLooks:
 
     def __init__(self, clips: Windows, dtype: torch.dtype, W: Tensor) -> None:
         self.W, self.wide = W.to(dtype), W.dtype
+        self.asks = Weights(self.W)
         self.size = clips.steps, len(clips), len(W)
         self.fused = self.wide == torch.float32 and fuses(W.device)
 
@@ -61,7 +62,7 @@ class LocationLooks:
         if self.fused:
             look(hidden, self.W, maps)
         else:
-            torch.softmax(torch.mm(hidden, self.W.t()), dim=-1, dtype=self.wide, out=maps)
+            torch.softmax(self.asks.times(hidden), dim=-1, dtype=self.wide, out=maps)
 
     def start_back(self) -> None:
         """See `Looks`."""

@@ -41,7 +41,7 @@ class StartState(nn.Module):
         last = cast("list[nn.Linear]", [*self.hidden, *self.cell])
         # As one product: each by itself would be small.
         weight, bias = torch.cat([it.weight for it in last]), torch.cat([it.bias for it in last])
-        states = torch.tanh(affine(mean, weight, bias)).chunk(len(last), dim=1)
+        states = affine(mean, weight, bias, "tanh").chunk(len(last), dim=1)
         return list(states[: len(self.hidden)]), list(states[len(self.hidden) :])
 
 
@@ -74,12 +74,11 @@ class Head(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Scores before softmax or sigmoid, (B, T, N), for hidden states (B, T, H)."""
-        seen = affine(self.dropout(hidden), self.first.weight, self.first.bias)
-        seen = self.dropout(torch.tanh(seen))
+        seen = affine(self.dropout(hidden), self.first.weight, self.first.bias, "tanh")
+        seen = self.dropout(seen)
         for layer in self.deeper:
             seen = self.dropout(torch.relu(layer(seen)))
-        scores: Tensor = self.classes(seen)
-        return scores
+        return affine(seen, self.classes.weight, self.classes.bias)
 
 
 def frame_means(frames: Tensor, dtype: torch.dtype) -> Tensor:

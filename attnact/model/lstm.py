@@ -90,7 +90,11 @@ class Layer:
         squashed = torch.mul(cell, -2).sigmoid_()
         place = t % len(self.gates)
         self.gates[place], self.squashed[place] = gates, squashed
-        hidden = at(self.hidden, t + 1).copy_(torch.addcmul(o, o, squashed, value=-2))
+        hidden = at(self.hidden, t + 1)
+        if hidden.dtype == o.dtype:
+            torch.addcmul(o, o, squashed, value=-2, out=hidden)
+        else:
+            hidden.copy_(torch.addcmul(o, o, squashed, value=-2))
         drop(hidden, kept, out)
 
     def start_back(self) -> None:

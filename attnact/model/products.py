@@ -7,7 +7,7 @@ leaves AVX-512 unused there. `torch.compile` has it do so by the same two operat
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 _onednn: Any = torch.ops.mkldnn
+
+Then = Literal["none", "tanh", "sigmoid"]  # what is made of an affine map
 
 ROWS_AT_ONCE = 4096  # 16 MB of 1,024 inputs
 LEAST_OUTPUTS = 512  # with fewer, to bring inputs into order takes as long as it saves
@@ -46,15 +48,20 @@ class Weights:
         return made if exact else made.to(self._biases.dtype).sigmoid_()
 
 
-def affine(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The affine map (..., outputs) of many rows (..., inputs), as torch's `linear`."""
+def affine(rows: Tensor, weight: Tensor, bias: Tensor, then: Then = "none") -> Tensor:
+    """The affine map (..., outputs) of many rows (..., inputs), or the tanh of it."""
     dtype = product_type(weight)
     if not _packs(weight.device, dtype):
-        return linear(rows, weight, bias)
+        made = linear(rows, weight, bias)
+        return made.tanh() if then == "tanh" else made
+    if rows.dim() == 3 and not rows.is_contiguous() and rows.transpose(0, 1).is_contiguous():
+        # Clips that lie step by step are taken as they lie, and not copied.
+        return affine(rows.transpose(0, 1), weight, bias, then).transpose(0, 1)
     near = rows.flatten(0, -2).to(dtype), weight.to(dtype), bias.to(dtype)
     with torch.autocast(weight.device.type, enabled=False):
-        made: Tensor = _Affine.apply(*near)  # type: ignore[no-untyped-call]
-    return made.view(*rows.shape[:-1], -1)
+        made = _Affine.apply(*near, then)  # type: ignore[no-untyped-call]
+    whole: Tensor = made.view(*rows.shape[:-1], -1)
+    return whole
 
 
 def weight_gradients(doutputs: Tensor, inputs: Tensor) -> Tensor:
@@ -77,19 +84,22 @@ class _Affine(torch.autograd.Function):
     """Of rows (n, inputs), and back."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(rows, weight)
-        return _linear(rows, _onednn._reorder_linear_weight(weight.contiguous()), bias, "none")
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor, then: Then) -> Tensor:
+        made = _linear(rows, _onednn._reorder_linear_weight(weight.contiguous()), bias, then)
+        ctx.save_for_backward(rows, weight, made if then == "tanh" else None)
+        return made
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dmade: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        rows, weight = ctx.saved_tensors
+    def backward(ctx: Any, dmade: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+        rows, weight, tanh = ctx.saved_tensors
+        if tanh is not None:
+            dmade = torch.ops.aten.tanh_backward(dmade, tanh)
         wanted = ctx.needs_input_grad[0]
         drows = Weights(weight.t()).times(dmade) if wanted else None
         # As a product, which is twice as fast as a sum on a CPU.
         dbias = dmade.new_ones(1, len(dmade)) @ dmade
-        return drows, weight_gradients(dmade, rows), dbias[0]
+        return drows, weight_gradients(dmade, rows), dbias[0], None
 
 
 def product_type(weight: Tensor) -> torch.dtype:
@@ -120,6 +130,6 @@ def _beats_mkl(device: torch.device) -> bool:
     return bool(zen5 and mkl) and _packs(device, torch.float32)
 
 
-def _linear(rows: Tensor, packed: Tensor, bias: Tensor | None, then: str) -> Tensor:
+def _linear(rows: Tensor, packed: Tensor, bias: Tensor | None, then: Then) -> Tensor:
     made: Tensor = _onednn._linear_pointwise(rows, packed, bias, then, [], "")
     return made

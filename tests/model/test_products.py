@@ -1,6 +1,7 @@
 """Products with weights that were brought into an order of their own, against those in float64."""
 
 import platform
+from typing import Any
 
 import pytest
 import torch
@@ -42,21 +43,32 @@ def test_sigmoids(kind: torch.dtype) -> None:
     torch.testing.assert_close(found.double(), sums.sigmoid(), rtol=0, atol=CLOSE[kind])
 
 
+LAYOUTS = {
+    "clip by clip": lambda rows: rows,
+    "step by step": lambda rows: rows.transpose(0, 1).contiguous().transpose(0, 1),
+    "turned": lambda rows: rows.mT.contiguous().mT,
+    "one clip": lambda rows: rows[:1],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("then", ["none", "tanh"])
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 @pytest.mark.parametrize("rounded", [False, True])
 def test_affine_maps_and_their_gradients_are_those_of_linear(
-    kind: torch.dtype, rounded: bool
+    kind: torch.dtype, rounded: bool, then: Any, layout: str
 ) -> None:
     """In autocast's type where that is on, and then only as far off as that rounds."""
     torch.manual_seed(0)
     rows, weight, bias = (torch.randn(s) for s in ((3, B, INPUTS), (OUTPUTS, INPUTS), (OUTPUTS,)))
+    rows = LAYOUTS[layout](rows)
     ours, exact = (
         [it.detach().to(type_).requires_grad_() for it in (rows, weight, bias)]
         for type_ in (kind, torch.float64)
     )
     with torch.autocast("cpu", torch.bfloat16, rounded):
-        found = affine(*ours)
-    expected = linear(*exact)
+        found = affine(*ours, then)
+    expected = linear(*exact).tanh() if then == "tanh" else linear(*exact)
     assert found.dtype == (torch.bfloat16 if rounded and kind == torch.float32 else kind)
     near = CLOSE[found.dtype]
     torch.testing.assert_close(found.double(), expected, rtol=near, atol=2 * near)
@@ -110,6 +122,18 @@ def test_where_mkl_is_the_slower_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not products._beats_mkl(cpu)
 
 
+def test_clips_that_lie_step_by_step_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is made lies as they do, too."""
+    rows, places = torch.randn(3, B, INPUTS).transpose(0, 1), []
+    real = products._linear
+    monkeypatch.setattr(
+        products, "_linear", lambda rows, *rest: places.append(rows.data_ptr()) or real(rows, *rest)
+    )
+    made = affine(rows, torch.randn(OUTPUTS, INPUTS), torch.randn(OUTPUTS))
+    assert made.transpose(0, 1).is_contiguous()
+    assert places == ([rows.data_ptr()] if products._packs(rows.device, rows.dtype) else [])
+
+
 def test_weights_that_lie_turned() -> None:
     weights, _, rows = make(torch.float32)
     turned = weights.t().contiguous().t()
@@ -127,6 +151,7 @@ def test_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = Weights(weights, biases).sigmoids(rows)
     monkeypatch.setattr(products, "_onednn", None)
     assert torch.equal(affine(rows, weights, biases), linear(rows, weights, biases))
+    assert torch.equal(affine(rows, weights, biases, "tanh"), linear(rows, weights, biases).tanh())
     found = Weights(weights, biases)
     assert found._packed is None
     torch.testing.assert_close(found.sigmoids(rows), expected)
