@@ -65,15 +65,13 @@ def _learning(kind: Kind) -> Callable[..., Tensor]:
 
 
 def _take_step(turns: Sequence[Turn], learn: Callable[..., Tensor]) -> None:
-    passes = [it for turn in turns for it in turn.lane.passes]
-    for it in passes:
-        it.optimizer.zero_grad()
     X, mask, labels = zip(*((turn.X, turn.mask, turn.labels) for turn in turns), strict=True)
     losses = torch.split(learn(*X, *mask, *labels), [len(turn.lane.passes) for turn in turns])
     for turn, own in zip(turns, losses, strict=True):
         turn.lane.total += turn.share.weight * own
-    for it in passes:
+    for it in (it for turn in turns for it in turn.lane.passes):
         it.optimizer.step()
+        it.optimizer.zero_grad()  # afterwards: the next step may be of other runs
 
 
 def how_far(passes: Sequence[Pass]) -> str:
@@ -88,7 +86,7 @@ def how_far(passes: Sequence[Pass]) -> str:
 
 
 def records(config: TrainConfig, device: torch.device) -> bool:
-    """Whether such a run's steps are recorded once an epoch and replayed: one process's on a GPU.
+    """Whether such a run's steps are recorded and replayed: one process's on a GPU.
 
     The baselines have few kernels, and what several processes exchange is not tried.
     """

@@ -80,8 +80,8 @@ class Lane:
     """The runs of one seed in an epoch: they see the same batches and drop the same units.
 
     passes: of these runs, which differ in nothing but λ.
-    clips: of the epoch.
-    draws: what their dropout takes of the batch.
+    clips: how many the epoch has.
+    draws: the numbers that their dropout takes for the latest batch.
     total: what each run's losses have come to, summed over clips, (runs, 2).
     """
 
@@ -102,7 +102,7 @@ class Lane:
         self._batches = batches(first.store, first.clips, np.concatenate(own), len(own[0]), dtype)
 
     def turns(self) -> Iterator["Turn"]:
-        """Its batches, one after the other; `draws` are of the latest."""
+        """Its batches, one after the other."""
         labels, latest = self.passes[0].labels, None
         for batch, share in zip(self._batches, self._shares, strict=True):
             if share == latest:

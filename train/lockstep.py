@@ -14,6 +14,7 @@ import torch
 
 from attnact.errors import AttnactError, UnsupportedError
 from attnact.machine.progress import Advance, progress
+from attnact.train.config import TrainConfig
 from attnact.train.epoch import train_epoch
 from attnact.train.lanes import Line, Pass
 from attnact.train.selection import FINAL, SELECTION
@@ -27,13 +28,14 @@ States = tuple[dict[str, Any], dict[str, Any]]  # of a model, and of its optimis
 FAILURES = (AttnactError, MemoryError, OSError, RuntimeError)  # of a run, which leave the others
 
 
-def abreast(device: torch.device) -> int:
-    """How many runs that differ in nothing but λ and seed train side by side on this device.
+def abreast(config: TrainConfig, device: torch.device) -> int:
+    """How many such runs, which differ in nothing but λ and seed, train side by side.
 
     On a GPU some: the steps of one are too small to fill it, but each takes memory of its own. One
-    fills a CPU, where they would only wait for each other.
+    fills a CPU, where they would only wait for each other. The baselines train alone: their steps
+    are not recorded, and of cuDNN's LSTM on several streams it is not known that it makes the same.
     """
-    return 4 if device.type == "cuda" else 1
+    return 4 if device.type == "cuda" and config.model == "attention" else 1
 
 
 def in_step(courses: Sequence[Course]) -> Iterator[tuple[int, Outcome]]:

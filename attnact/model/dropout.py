@@ -69,7 +69,7 @@ class Numbers:
         self._words.random_(-(2**63), None, generator=self._generator)
 
     def get(self) -> Tensor:
-        """They, of the shape."""
+        """The numbers, in the shape."""
         return self._numbers
 
 
@@ -87,7 +87,10 @@ class Draws:
         self._taken = 0  # by the model that takes now
 
     def anew(self) -> None:
-        """Draws all again for a further batch, where they are: there a recorded step reads them."""
+        """Draws all again for a further batch, where they lie: there a recorded step reads them.
+
+        On the stream that the models' streams, or what is replayed, will wait for.
+        """
         for numbers in self._drawn:
             numbers.draw()
         self._take = [numbers.get for numbers in self._drawn]

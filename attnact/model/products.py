@@ -16,7 +16,7 @@ from torch.nn.functional import linear
 
 _onednn: Any = torch.ops.mkldnn
 
-Then = Literal["none", "tanh", "sigmoid"]  # what is made of an affine map
+Then = Literal["none", "tanh"]  # what is made of an affine map
 
 ROWS_AT_ONCE = 4096  # 16 MB of 1,024 inputs
 LEAST_OUTPUTS = 512  # with fewer, to bring inputs into order takes as long as it saves
@@ -130,6 +130,6 @@ def _beats_mkl(device: torch.device) -> bool:
     return bool(zen5 and mkl) and _packs(device, torch.float32)
 
 
-def _linear(rows: Tensor, packed: Tensor, bias: Tensor | None, then: Then) -> Tensor:
+def _linear(rows: Tensor, packed: Tensor, bias: Tensor | None, then: str) -> Tensor:
     made: Tensor = _onednn._linear_pointwise(rows, packed, bias, then, [], "")
     return made

@@ -73,7 +73,7 @@ def rows(quick: bool) -> Iterator[Row]:
                     f"{figure(one).text('s', digits=1)} for one; "
                     f"{ratio(three, one).text('×', digits=2)}",
                     "3 ×, where arithmetic binds",
-                    held + "; what is done here" * (how == HOW[abreast(DEVICE) > 1]),
+                    held + "; what is done here" * (how == HOW[abreast(config, DEVICE) > 1]),
                 )
     yield from map(stacked, DTYPES)
 
@@ -160,7 +160,7 @@ def stacked(dtype: torch.dtype) -> Row:
     unit = ("ms", 1e-3, 2 if DEVICE.type == "cuda" else 0)
     return Row(
         f"products of three runs, {B}×{inputs}×{outputs} and back, {STEPS} steps, "
-        f"{str(dtype).removeprefix('torch.')}, {HOW[abreast(DEVICE) > 1]}",
+        f"{str(dtype).removeprefix('torch.')}, {HOW[abreast(BASE, DEVICE) > 1]}",
         figure(mine).text(*unit),
         f"{figure(stack).text(*unit)} as a stack, by `bmm`, "
         f"{ratio(stack, mine).text('×', digits=2)}",

@@ -94,9 +94,10 @@ def test_replayed_steps_of_several_seeds(
     expected = made(tmp_path / "plain", cache, [1.0, 10.0], "host", **choices)
     monkeypatch.setattr(epoch, "records", lambda config, device: True)
     assert made(tmp_path / "replayed", cache, [1.0, 10.0], "disk", **choices) == expected
-    assert graphs.replays
     clips = [line["clips"] for line in expected if isinstance(line, dict) and line["epoch"] == 1]
-    assert len(set(clips)) > 2
+    assert clips == [15, 39, 24, 39] * 2
+    # In each of two epochs: of the 3 batches that both have whole, and of the 7 at the end.
+    assert graphs.replays == 2 * (2 + 6)
 
 
 def test_where_several_classes_hold(

@@ -97,7 +97,7 @@ def test_an_epoch_is_what_a_plain_loop_makes(kind: str, cache: FeatureCache) -> 
             torch.testing.assert_close(moved, expected_move, rtol=1e-2, atol=2e-5)
 
 
-def test_each_epoch_has_an_order_and_a_dropout_of_its_own(cache: FeatureCache) -> None:
+def test_each_epoch_has_a_seed_of_its_own(cache: FeatureCache) -> None:
     seeds = {
         new_pass(cache, replace(CONFIG, seed=seed), phase=phase, epoch=epoch).seed()
         for seed in (0, 1)

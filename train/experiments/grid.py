@@ -7,10 +7,10 @@ nothing but λ and seed train side by side (`lockstep`).
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -107,7 +107,7 @@ def train_here(
     device: which they are for.
     tensorboard: write TensorBoard's files too.
     """
-    left = deque(_groups(cells, device))
+    left = deque(_groups(folder, cells, device))
     idle = 0  # groups in a row of which other processes train every run
     while left:
         if idle >= len(left):
@@ -125,24 +125,40 @@ def train_here(
 
 
 def _groups(
-    cells: Mapping[Cell, TrainConfig], device: torch.device
+    folder: Path, cells: Mapping[Cell, TrainConfig], device: torch.device
 ) -> list[dict[Cell, TrainConfig]]:
-    """The cells in their order, those together that train side by side.
+    """Those together that train side by side, the rest by themselves, as their first ones stand.
 
-    Of one seed as far as may be, for a batch is brought once for all of it.
+    A seed is taken apart only if its runs are too many: a batch is brought once for all of them.
     """
-    alike: dict[TrainConfig, list[Cell]] = {}
+    groups: list[list[Cell]] = []
+    alike: dict[TrainConfig, dict[int, list[Cell]]] = {}  # by seed
     for cell, config in cells.items():
-        alike.setdefault(replace(config, attention_penalty=0.0, seed=0), []).append(cell)
-    groups = []
-    for several in alike.values():
-        several.sort(key=lambda cell: cells[cell].seed)
-        count = -(-len(several) // abreast(device))
-        ends = [len(several) * i // count for i in range(count + 1)]
-        groups += [several[start:end] for start, end in pairwise(ends)]
+        if abreast(config, device) == 1 or _finished(folder, cell):
+            groups.append([cell])
+        else:
+            choices = replace(config, attention_penalty=0.0, seed=0)
+            alike.setdefault(choices, {}).setdefault(config.seed, []).append(cell)
+    for config, seeds in alike.items():
+        groups += _packed(seeds.values(), abreast(config, device))
     places = {cell: place for place, cell in enumerate(cells)}
-    groups.sort(key=lambda group: min(places[cell] for cell in group))
+    groups.sort(key=lambda group: places[group[0]])
     return [{cell: cells[cell] for cell in group} for group in groups]
+
+
+def _packed(seeds: Iterable[list[Cell]], most: int) -> list[list[Cell]]:
+    """The runs of some seeds in groups of so many, one after the other."""
+    groups: list[list[Cell]] = [[]]
+    for runs in seeds:
+        if len(groups[-1]) + len(runs) > most:
+            groups.append([])
+        groups[-1] += runs[:most]
+        groups += [runs[start : start + most] for start in range(most, len(runs), most)]
+    return [group for group in groups if group]
+
+
+def _finished(folder: Path, cell: Cell) -> bool:
+    return (_path(folder, cell) / "summary.json").is_file()
 
 
 def train_cells(
@@ -153,7 +169,7 @@ def train_cells(
     tensorboard: bool,
 ) -> Outcomes:
     """Trains whatever of the group is not yet trained; the run of each, or what it failed on."""
-    if not all((_path(folder, cell) / "summary.json").is_file() for cell in group):
+    if not all(_finished(folder, cell) for cell in group):
         open_store()  # before a run is begun
     left = {}
     for cell, config in group.items():

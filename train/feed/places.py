@@ -1,6 +1,7 @@
 """Three places for features: the device, host memory, the disk. `store.py` chooses."""
 
 import math
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -114,7 +115,8 @@ class DiskStore:
 
     def __init__(self, cache: FeatureCache, device: torch.device) -> None:
         self.device, self.place = device, "disk"
-        self._cache = FeatureCache(cache.path)  # its own files: it reads in another thread
+        self._cache = FeatureCache(cache.path)  # its own files: it reads in other threads
+        self._turn = Lock()  # of those that read
         self.parallel, self.frame_bytes = self._cache.parallel, _frame_bytes(cache)
 
     def gather(self, positions: Ints, room: Room = None) -> Stored:
@@ -124,7 +126,8 @@ class DiskStore:
             pinned = self.device.type == "cuda"
             return _make(shape, torch_type(dtype), CPU, room, pinned).numpy()
 
-        cubes, scales = self._cache.read_stored(positions, empty)
+        with self._turn:
+            cubes, scales = self._cache.read_stored(positions, empty)
         return Stored(
             torch.from_numpy(cubes).flatten(1, 2),
             None if scales is None else torch.from_numpy(scales).flatten(1),

@@ -176,7 +176,11 @@ def _ahead(
     with ThreadPoolExecutor(1, "gather") as thread:
         coming = _submit(thread, bring, wanted)
         while coming is not None:
-            cubes, over, arrived = coming.result()
+            here, coming = coming, None
+            try:
+                cubes, over, arrived = here.result()
+            finally:
+                del here  # what it failed on would keep this frame, and all that the frame has
             coming = _submit(thread, bring, wanted)
             if arrived is not None:
                 _hand_over(cubes, arrived, store.device)

@@ -129,7 +129,7 @@ def test_a_gpu_trains_the_penalties_of_a_seed_and_fold_together(
     assert [path.name for path, _ in found.failures] == ["lambda1-fold2-seed3"]
     trainer.groups.clear()
     again, _ = go(tmp_path / "a", cache, [0, 1, 10, 20], [0, 3], ["1", "2"], device="cuda")
-    assert trainer.groups == [1, 1, 1, 2]
+    assert trainer.groups == [3, 2]  # what is finished is in no group
     on_cpu, _ = go(tmp_path / "b", cache, [0, 1, 10, 20], [0, 3], ["1", "2"])
     assert results(again) == results(on_cpu)
 
@@ -138,14 +138,14 @@ def test_many_penalties_make_several_groups(
     trainer: Trainer, cache: FeatureCache, tmp_path: Path
 ) -> None:
     found, _ = go(tmp_path, cache, range(9), [0], ["1"], device="cuda")
-    assert trainer.groups == [3, 3, 3]
+    assert trainer.groups == [4, 4, 1]
     assert penalties_of(found) == list(range(9))
 
 
 def test_a_gpu_trains_seeds_of_a_fold_together(
     trainer: Trainer, cache: FeatureCache, tmp_path: Path
 ) -> None:
-    """Where there are too many, those of one seed as far as may be."""
+    """Where there are too many, a seed is not taken apart."""
     found, _ = go(tmp_path / "a", cache, [1], range(3), ["1", "2"], device="cuda")
     assert trainer.groups == [3, 3]
     assert trainer.trained == [f"lambda1-fold{f}-seed{s}" for f in "12" for s in "012"]
@@ -154,8 +154,11 @@ def test_a_gpu_trains_seeds_of_a_fold_together(
     trainer.groups.clear()
     trainer.trained.clear()
     go(tmp_path / "c", cache, [0, 1], range(3), ["1"], device="cuda")
-    assert trainer.groups == [3, 3]
+    assert trainer.groups == [4, 2]
     assert trainer.trained == [f"lambda{p}-fold1-seed{s}" for s in "012" for p in "01"]
+    trainer.groups.clear()
+    go(tmp_path / "d", cache, range(6), range(2), ["1"], device="cuda")
+    assert trainer.groups == [4, 4, 2, 2]
 
 
 def test_models_that_are_not_of_one_shape_train_alone(
@@ -163,9 +166,9 @@ def test_models_that_are_not_of_one_shape_train_alone(
 ) -> None:
     store: Any = SimpleNamespace(device=torch.device("cuda"))
     train = partial(train_here, cache, lambda: store, store.device, False)
-    found = train_grid(tmp_path, cache, train, table1_rows(CONFIG), [0], ["1"])
+    found = train_grid(tmp_path, cache, train, table1_rows(CONFIG), [0, 1], ["1"])
     assert [row.name for row in found.rows] == list(NAMES)
-    assert trainer.groups == [1, 1, 1, 3]
+    assert trainer.groups == [1] * 6 + [3, 3]
 
 
 def test_disjoint_folds_are_pooled(

@@ -1,6 +1,8 @@
 """Features on the device, in memory and on disk: the same batches, of the frames they should be."""
 
+import gc
 import re
+import weakref
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -50,6 +52,37 @@ def dense(batch: Batch) -> torch.Tensor:
 def kept(coming: Iterable[Batch]) -> list[Batch]:
     """All batches, each of which may take the place of the last one."""
     return [replace(batch, X=dense(batch)) for batch in coming]
+
+
+def test_after_a_failure_nothing_of_it_stays(
+    cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who fails for want of memory tries again with less; it must be free at once."""
+    store, clips = open_store(cache, np.arange(3), "disk", CPU), cut(cache, [0, 1, 2])
+    rooms: list[Any] = []
+    gathered = [store.gather, store.gather]
+    enough = module._enough
+
+    def gather(*args: Any) -> Any:
+        if not gathered:
+            raise MemoryError
+        return gathered.pop()(*args)
+
+    def seen(room: torch.Tensor, count: int) -> torch.Tensor:
+        made = enough(room, count)
+        rooms.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(store, "gather", gather)
+    monkeypatch.setattr(module, "_enough", seen)
+    gc.disable()
+    try:
+        with pytest.raises(MemoryError):
+            list(batches(store, clips, np.arange(len(clips)), 2))
+        assert rooms
+        assert not any(room() is not None for room in rooms)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("place", ["device", "host", "disk"])
