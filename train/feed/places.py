@@ -93,7 +93,7 @@ class MemoryStore:
 
     def means(self, positions: Ints) -> Tensor:
         """The means of frames over their locations, (n, C); on a CPU alone."""
-        return self._means[torch.from_numpy(self._here[positions])]
+        return self._means.index_select(0, torch.from_numpy(self._here[positions]))
 
     def gather(self, positions: Ints, room: Room = None) -> Stored:
         """Feature cubes (n, L, C), of the cache's dtype, where the features are kept."""
