@@ -116,16 +116,16 @@ class _Recurrence(torch.autograd.Function):
 class _Glimpses:
     """What is seen of each frame, Σ_l maps_l X_l (eq. 5), and the way back to before the softmax.
 
-    A GPU has a kernel of its own for either, with the dropout after it. On a CPU what is seen is a
-    sum of embeddings, the locations of all frames being their table: that reads X as fast as memory
-    gives it, a product with one row at half the rate.
+    A GPU has a kernel of its own for either, with the dropout after it. On a CPU, where clips share
+    frames, what is seen is a sum of embeddings, the locations of all frames being their table: that
+    reads X as fast as memory gives it, and a product with one row at half the rate.
     """
 
     def __init__(self, clips: Windows, maps: Tensor) -> None:
         self.clips = clips
         self.fused = maps.dtype == torch.float32 and fuses(maps.device) and clips.in_a_row
         self.rows: tuple[Tensor, ...] = ()  # of the table, (B, L) a step
-        if maps.device.type == "cpu" and clips.ready:
+        if maps.device.type == "cpu" and clips.overlap:
             L = clips.locations
             rows = torch.arange(L * len(clips.frames)).view(-1, L)
             self.table = clips.frames.flatten(0, 1)

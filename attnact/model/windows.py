@@ -60,11 +60,6 @@ class Windows:
         return self._frames.shape[1]
 
     @property
-    def ready(self) -> bool:
-        """Whether the frames lie in memory; else they come as `at` asks for them."""
-        return True
-
-    @property
     def in_a_row(self) -> bool:
         """Whether all clips are of one window."""
         return len(self._windows) == 1

@@ -40,14 +40,9 @@ class Gathered(Windows):
             self._filled = True
         return self._frames
 
-    @property
-    def ready(self) -> bool:
-        """See `Windows`."""
-        return self.overlap or self._filled
-
     def at(self, t: int) -> Iterable[Tensor]:
         """See `Windows`."""
-        if self.ready:
+        if self.overlap or self._filled:
             return super().at(t)
         each = _some(self._of_clips[:, t])
         return (self._widen(positions, self._wide[: len(positions)]) for positions in each)
