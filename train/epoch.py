@@ -69,9 +69,9 @@ def _take_step(turns: Sequence[Turn], learn: Callable[..., Tensor]) -> None:
     losses = torch.split(learn(*X, *mask, *labels), [len(turn.lane.passes) for turn in turns])
     for turn, own in zip(turns, losses, strict=True):
         turn.lane.total += turn.share.weight * own
-    for it in (it for turn in turns for it in turn.lane.passes):
-        it.optimizer.step()
-        it.optimizer.zero_grad()  # afterwards: the next step may be of other runs
+        for it in turn.lane.passes:
+            it.optimizer.step()
+            it.optimizer.zero_grad()  # afterwards: the next step may be of other runs
 
 
 def how_far(passes: Sequence[Pass]) -> str:

@@ -44,7 +44,6 @@ CONFIGS = (
     replace(BASE, batch_size=32, train_stride=4, attention="context"),
 )
 ON_GPU = (*CONFIGS[:2], replace(CONFIGS[1], hidden_size=1024), CONFIGS[2])
-WHAT = ("λ", "seeds")  # that the three differ in; at all sizes in λ, at the first in seeds
 HOW = ("one after the other", "side by side")
 DTYPES, STEPS = (torch.float32, torch.bfloat16), 30
 
@@ -79,8 +78,8 @@ def rows(quick: bool) -> Iterator[Row]:
 
 
 def cases(configs: Sequence[TrainConfig], quick: bool) -> list[tuple[str, TrainConfig]]:
-    """What is measured: what three runs differ in, and their other choices."""
-    every = [*((WHAT[0], config) for config in configs), *((WHAT[1], it) for it in configs[:2])]
+    """What is measured: what three runs differ in, and their other choices; seeds of the first."""
+    every = [*(("λ", config) for config in configs), *(("seeds", it) for it in configs[:2])]
     return every[: 1 if quick else None]
 
 
